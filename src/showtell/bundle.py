@@ -1,0 +1,197 @@
+"""One trained captioner in one folder: weights, vocabulary, preprocessing, recipe, scores. Never pickle.
+
+::
+
+    BUNDLE/
+        bundle.json            what is here: format, recipe, encoder, scores, digest of every other file
+        vocabulary.json
+        decoder.safetensors
+        encoder.safetensors    only where the encoder was trained, or its weights were included on request
+
+A frozen backbone that came from elsewhere is referenced by name and digest, not copied. Loading checks that the
+parts belong together before any weight is used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from showtell import __version__
+from showtell.errors import BundleError, ShowtellError
+from showtell.files import digest_file, write_atomically, write_json
+from showtell.images import Preprocessing
+from showtell.recipes import Recipe
+from showtell.text import Vocabulary
+
+FORMAT_VERSION = 1
+Weights = Mapping[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class EncoderRecord:
+    """What a bundle knows about its encoder."""
+
+    source: Mapping[str, Any]  # where the weights come from: name, kind, digest, file name, how to get it
+    fingerprint: str  # of architecture, weights and preprocessing; features with another one do not fit
+    channels: int
+    cells: int
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A captioner's parts, in memory."""
+
+    recipe: Recipe
+    vocabulary: Vocabulary
+    preprocessing: Preprocessing
+    encoder: EncoderRecord
+    decoder_weights: Weights
+    encoder_weights: Weights | None = None  # None: referenced by `encoder.source`
+    split_fingerprint: str = ""  # of the data it was trained on
+    scores: Mapping[str, Any] = field(default_factory=dict)  # by split, with the settings that gave them
+    digest: str = ""  # of bundle.json, set by `load_bundle` and `save_bundle`
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> str:
+    """Writes a bundle and returns its digest; bundle.json comes last, so a half-written folder is no bundle.
+
+    Raises:
+        BundleError: the folder already holds something.
+        OSError: the disk is full; what was written is left without a bundle.json.
+    """
+    if folder.exists() and any(folder.iterdir()):
+        raise BundleError(f"{folder}: not empty. Choose a new folder for the bundle.")
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle.vocabulary.save(folder / "vocabulary.json")
+    weights = {"decoder.safetensors": bundle.decoder_weights}
+    if bundle.encoder_weights is not None:
+        weights["encoder.safetensors"] = bundle.encoder_weights
+    for name, tensors in weights.items():
+        # Not ascontiguousarray: it would turn the counters of batch norms, which have no axis, into vectors.
+        arrays = {key: np.asarray(value, order="C") for key, value in tensors.items()}
+        write_atomically(folder / name, safetensors.numpy.save(arrays))
+    files = {name: digest_file(folder / name) for name in ("vocabulary.json", *weights)}
+    write_json(
+        folder / "bundle.json",
+        {
+            "format_version": FORMAT_VERSION,
+            "showtell": __version__,
+            "recipe": bundle.recipe.to_dict(),
+            "preprocessing": bundle.preprocessing.to_dict(),
+            "encoder": {
+                "source": dict(bundle.encoder.source),
+                "fingerprint": bundle.encoder.fingerprint,
+                "channels": bundle.encoder.channels,
+                "cells": bundle.encoder.cells,
+                "included": bundle.encoder_weights is not None,
+            },
+            "vocabulary": {"size": len(bundle.vocabulary), "fingerprint": bundle.vocabulary.fingerprint()},
+            "split_fingerprint": bundle.split_fingerprint,
+            "scores": dict(bundle.scores),
+            "files": files,
+        },
+    )
+    return digest_file(folder / "bundle.json")
+
+
+def find_bundle(model: Path) -> Path:
+    """Returns the bundle folder that MODEL means: itself, or the best one of a run folder.
+
+    Raises:
+        BundleError: neither a bundle nor a run that has a checkpoint.
+    """
+    if (model / "bundle.json").is_file():
+        return model
+    if (model / "best.json").is_file():
+        best = _read_json(model / "best.json")
+        name = best.get("bundle") if isinstance(best, dict) else None
+        if isinstance(name, str) and (model / name / "bundle.json").is_file():
+            return model / name
+        raise BundleError(f"{model / 'best.json'}: names the bundle {name!r}, which is not there.")
+    if not model.exists():
+        raise BundleError(f"{model}: no such model. Give a bundle folder or a run folder.")
+    if (model / "recipe.json").is_file():
+        raise BundleError(f"{model}: a run without a finished evaluation yet. Go on training it with --resume.")
+    raise BundleError(f"{model}: not a bundle (no bundle.json) and not a run folder (no best.json).")
+
+
+def load_bundle(model: Path) -> Bundle:
+    """Reads a bundle, or the best one of a run, and checks that its parts fit together.
+
+    Raises:
+        BundleError: a part is missing, damaged, of a newer format, or belongs to another bundle.
+    """
+    folder = find_bundle(model)
+    manifest = _read_json(folder / "bundle.json")
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int):
+        raise BundleError(f"{folder / 'bundle.json'}: not a Showtell bundle (no format_version).")
+    if version > FORMAT_VERSION:
+        raise BundleError(
+            f"{folder}: bundle format {version}, written by Showtell {manifest.get('showtell')}; this Showtell "
+            f"{__version__} reads up to format {FORMAT_VERSION}. Update Showtell."
+        )
+    try:
+        included = manifest["encoder"]["included"]
+        for name in ("vocabulary.json", "decoder.safetensors", *(["encoder.safetensors"] if included else [])):
+            _check_file(folder / name, manifest["files"][name])
+        vocabulary = Vocabulary.load(folder / "vocabulary.json")
+        if len(vocabulary) != manifest["vocabulary"]["size"]:
+            raise BundleError(
+                f"{folder}: the vocabulary has {len(vocabulary)} ids, but the decoder was trained with "
+                f"{manifest['vocabulary']['size']}. They belong to different bundles."
+            )
+        encoder = manifest["encoder"]
+        return Bundle(
+            recipe=Recipe.from_dict(manifest["recipe"], f"{folder / 'bundle.json'}: recipe"),
+            vocabulary=vocabulary,
+            preprocessing=Preprocessing.from_dict(manifest["preprocessing"]),
+            encoder=EncoderRecord(
+                encoder["source"], encoder["fingerprint"], encoder["channels"], encoder["cells"]
+            ),
+            decoder_weights=_read_weights(folder / "decoder.safetensors"),
+            encoder_weights=_read_weights(folder / "encoder.safetensors") if included else None,
+            split_fingerprint=manifest["split_fingerprint"],
+            scores=manifest["scores"],
+            digest=digest_file(folder / "bundle.json"),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{folder / 'bundle.json'}: damaged: {error!r}") from None
+    except BundleError:
+        raise
+    except ShowtellError as error:
+        raise BundleError(f"{folder}: {error}") from None
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise BundleError(f"{path}: missing. The bundle is incomplete; copy it again, whole.")
+    digest = digest_file(path)
+    if digest != expected:
+        raise BundleError(
+            f"{path}: its content (sha256 {digest[:12]}...) is not what bundle.json lists ({str(expected)[:12]}...): "
+            "truncated, changed, or from another bundle."
+        )
+
+
+def _read_weights(path: Path) -> Weights:
+    try:
+        return safetensors.numpy.load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BundleError(f"{path}: the weights cannot be read: {error}") from None
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: cannot be read: {error}") from None

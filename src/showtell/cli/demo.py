@@ -1,0 +1,34 @@
+"""`showtell demo`: a small captioner trained on drawn scenes before your eyes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from showtell.cli.arguments import Commands, add_command, integer, writable_folder
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "demo",
+        run,
+        summary="train a small captioner on drawn scenes and show it at work (three minutes)",
+        description="Draws scenes of coloured shapes, trains a captioner on them, and shows new scenes with\n"
+        "their captions and with where the model looked, as one picture. Its path is printed last.",
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=writable_folder, default=Path("demo"), help="default demo/"
+    )
+    parser.add_argument(
+        "--seed", metavar="N", type=integer(minimum=0), default=0, help="of scenes and training"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Runs the demo and prints the path of the picture."""
+    from showtell.demo import run_demo
+
+    print(run_demo(arguments.output, seed=arguments.seed))
+    return 0

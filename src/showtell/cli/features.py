@@ -1,0 +1,102 @@
+"""`showtell features`: what a frozen backbone sees in every image, computed once and kept on disk."""
+
+from __future__ import annotations
+
+import argparse
+
+from showtell.cli.arguments import Commands, add_command, integer, one_of, writable_folder
+from showtell.cli.data_options import add_data_options, read_data
+from showtell.cli.output import log, print_json
+from showtell.cli.progress import show_progress
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "features",
+        run,
+        summary="compute a frozen encoder's features of all images once, into a cache",
+        description="Computes the features of all images into a folder, for `showtell train --features`.\n"
+        "Interrupted, it goes on where it stopped when the same command is given again.",
+    )
+    add_data_options(parser, positional=True)
+    group = parser.add_argument_group("encoder")
+    group.add_argument("--encoder", metavar="NAME", required=True, help="any timm backbone, as resnet50")
+    group.add_argument(
+        "--weights",
+        metavar="FILE",
+        default="imagenet",
+        help="a .safetensors or .pth file, imagenet (default) or random",
+    )
+    group.add_argument("--pooled", action="store_true", help="one vector per image instead of a grid of them")
+    group.add_argument(
+        "--image-size",
+        metavar="N",
+        type=integer(minimum=0),
+        default=0,
+        help="pixels; 0 is the backbone's own (default)",
+    )
+    group.add_argument(
+        "--fit", metavar="squash|crop", type=one_of("squash", "crop"), default="squash", help="default squash"
+    )
+    group.add_argument(
+        "--precision",
+        metavar="P",
+        type=one_of("auto", "bf16", "float32"),
+        default="auto",
+        help="auto (default), bf16 or float32",
+    )
+    parser.add_argument(
+        "--output", metavar="CACHE", type=writable_folder, required=True, help="the folder to fill"
+    )
+    parser.add_argument(
+        "--rebuild", action="store_true", help="throw away a cache that does not fit, and start anew"
+    )
+    parser.add_argument("--skip-bad", action="store_true", help="go on without images that cannot be read")
+    parser.add_argument("--batch-size", metavar="N", type=integer(minimum=1), default=32, help="default 32")
+    parser.add_argument(
+        "--workers", metavar="N", type=integer(minimum=1), default=2, help="decoding threads (2)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Fills the cache and prints how much and how fast."""
+    from showtell.config import EncoderConfig
+    from showtell.encoders import build_encoder
+    from showtell.encoders.features import extract_features
+
+    dataset = read_data(arguments)
+    encoder = build_encoder(
+        EncoderConfig(
+            name=arguments.encoder,
+            output="pooled" if arguments.pooled else "grid",
+            weights=arguments.weights,
+            image_size=arguments.image_size,
+            fit=arguments.fit,
+            precision=arguments.precision,
+        )
+    )
+    with show_progress("features", "images") as progress:
+        report = extract_features(
+            dataset,
+            encoder,
+            arguments.output,
+            batch_size=arguments.batch_size,
+            workers=arguments.workers,
+            progress=progress,
+            rebuild=arguments.rebuild,
+            skip_bad=arguments.skip_bad,
+        )
+    for image_id, reason in report.skipped.items():
+        log(f"skipped {image_id}: {reason}")
+    print_json(
+        {
+            "images": report.images,
+            "reused": report.reused,
+            "images_per_second": report.images_per_second,
+            "bytes": report.bytes,
+            "skipped": len(report.skipped),
+        }
+    )
+    return 1 if report.skipped else 0

@@ -1,0 +1,43 @@
+"""What commands print: JSON that other programs read, tables for people, files that are whole or absent."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def print_json(values: Mapping[str, Any]) -> None:
+    """Prints one JSON object on one line of standard output, captions in their own script."""
+    print(json.dumps(values, ensure_ascii=False))
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a JSON file; where the disk is full, what was there before stays whole."""
+    write_text(path, json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file; where the disk is full, what was there before stays whole."""
+    from showtell.files import write_atomically
+
+    path = path.resolve()  # through a link, which a rename would otherwise replace
+    data = text.encode("utf-8", "backslashreplace")
+    if path.exists() and not path.is_file():  # a device or pipe, as /dev/stdout: it must not be renamed over
+        path.write_bytes(data)
+    else:
+        write_atomically(path, data)
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints columns of equal width to standard output."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    for row in (header, *rows):
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def log(message: str) -> None:
+    """Prints one line for people to standard error."""
+    print(f"showtell: {message}", file=sys.stderr)

@@ -1,0 +1,234 @@
+"""Configuration: frozen dataclasses filled from TOML tables, strictly.
+
+An unknown key, a wrong type or a value out of range is a `ConfigError` that names the key, the value, and the
+nearest known key. The docstring under a field is its help text (`describe_fields` reads it), so that the
+documentation of a key stands in one place.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import tomllib
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, TypeVar
+
+from showtell.errors import ConfigError, did_you_mean
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The convolutional encoder."""
+
+    name: str = "resnet50"
+    """any timm backbone"""
+    output: str = "grid"
+    """"grid": one vector per cell of the last feature map; "pooled": their mean"""
+    weights: str = "imagenet"
+    """"imagenet" (through timm's hub), "random", or a file: .safetensors, or .pth read weights-only"""
+    image_size: int = 0
+    """height and width in pixels; 0 is the backbone's own"""
+    fit: str = "squash"
+    """"squash" keeps the whole picture and ignores the aspect ratio; "crop" cuts out the centre"""
+    trainable: bool = False
+    """false: evaluation mode, no gradients, features are cached; true: trained with the decoder"""
+    precision: str = "auto"
+    """"auto" (bf16 where the processor has it), "bf16" or "float32", for frozen features"""
+
+    def __post_init__(self) -> None:
+        check_choice("encoder.output", self.output, ("grid", "pooled"))
+        check_choice("encoder.fit", self.fit, ("squash", "crop"))
+        check_choice("encoder.precision", self.precision, ("auto", "bf16", "float32"))
+        check_range("encoder.image_size", self.image_size, minimum=0)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """The vocabulary and the length of captions in training."""
+
+    min_count: int = 5
+    """a word must occur this often in the training captions"""
+    max_words: int = 0
+    """keep at most this many words, the most frequent ones; 0 keeps all"""
+    max_length: int = 50
+    """training captions are cut after this many words; a cut caption is not taught to end there"""
+
+    def __post_init__(self) -> None:
+        check_range("text.min_count", self.min_count, minimum=1)
+        check_range("text.max_words", self.max_words, minimum=0)
+        check_range("text.max_length", self.max_length, minimum=1)
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Optimisation, batches and the choice of the best checkpoint."""
+
+    epochs: int = 20
+    """passes over the training captions"""
+    batch_size: int = 64
+    """captions per batch (batching = "length") or images with all their captions (batching = "image")"""
+    batching: str = "length"
+    """"length": buckets of equal caption length; "image": all captions of an image share its features"""
+    optimizer: str = "adam"
+    """"adam" or "adamw" (decoupled weight decay; Loshchilov and Hutter 2019)"""
+    learning_rate: float = 1e-3
+    """the peak learning rate of the decoder"""
+    encoder_learning_rate: float = 1e-5
+    """the peak learning rate of a trainable encoder"""
+    weight_decay: float = 0.0
+    """weight decay"""
+    schedule: str = "constant"
+    """"constant", "cosine" (to zero), or "onecycle" (Smith 2018)"""
+    warmup: float = 0.0
+    """the share of all steps in which the learning rate rises, 0 to 1"""
+    clip_norm: float = 5.0
+    """gradients are scaled down to this norm; 0 turns it off"""
+    label_smoothing: float = 0.0
+    """the probability spread over all words (Szegedy et al. 2016, section 7)"""
+    precision: str = "auto"
+    """"auto" (bf16 where the processor has it), "bf16" or "float32" """
+    patience: int = 0
+    """stop after this many evaluations without a better dev score; 0 never stops early"""
+    evaluate_every: int = 1
+    """epochs between evaluations on dev"""
+    dev_images: int = 0
+    """evaluate on the first so many dev images; 0 takes all"""
+    checkpoint_seconds: float = 120.0
+    """seconds between checkpoints inside an epoch; one is always written after each epoch"""
+    seed: int = 0
+    """seeds weights, order of batches and dropout"""
+
+    def __post_init__(self) -> None:
+        check_choice("training.batching", self.batching, ("length", "image"))
+        check_choice("training.optimizer", self.optimizer, ("adam", "adamw"))
+        check_choice("training.schedule", self.schedule, ("constant", "cosine", "onecycle"))
+        check_choice("training.precision", self.precision, ("auto", "bf16", "float32"))
+        for name, minimum in (
+            ("epochs", 1),
+            ("batch_size", 1),
+            ("patience", 0),
+            ("evaluate_every", 1),
+            ("dev_images", 0),
+            ("weight_decay", 0.0),
+            ("clip_norm", 0.0),
+            ("checkpoint_seconds", 0.0),
+            ("seed", 0),
+        ):
+            check_range(f"training.{name}", getattr(self, name), minimum=minimum)
+        for name in ("learning_rate", "encoder_learning_rate"):
+            if not 0 < getattr(self, name) < 10:
+                raise ConfigError(
+                    f"training.{name} must be above 0 and below 10. Received: {getattr(self, name)}"
+                )
+        check_range("training.warmup", self.warmup, minimum=0.0, maximum=1.0)
+        check_range("training.label_smoothing", self.label_smoothing, minimum=0.0, maximum=0.99)
+
+
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+    """Raises ConfigError unless `value` is one of `choices`."""
+    choices = tuple(choices)
+    if value not in choices:
+        raise ConfigError(
+            f"{key} must be one of {', '.join(choices)}.{did_you_mean(str(value), choices)} Received: {value!r}"
+        )
+
+
+def check_range(key: str, value: float, *, minimum: float, maximum: float | None = None) -> None:
+    """Raises ConfigError unless `minimum <= value <= maximum`; not-a-number is refused too."""
+    if not value >= minimum or (maximum is not None and not value <= maximum):
+        upto = "" if maximum is None else f" and at most {maximum}"
+        raise ConfigError(f"{key} must be at least {minimum}{upto}. Received: {value!r}")
+
+
+def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Fills a dataclass from a table, strictly.
+
+    Args:
+        cls: a dataclass with plain fields (str, int, float, bool, or unions of these with None).
+        table: the keys and values, as TOML gives them.
+        where: the name of the table, for messages, as "training".
+
+    Raises:
+        ConfigError: a key that the dataclass has not, a missing key, or a value of another type.
+    """
+    known = {field.name: field for field in fields(cls)}  # type: ignore[arg-type]  # T is a dataclass type
+    kinds = typing.get_type_hints(cls)
+    values: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(
+                f"{where} has no key {key!r}.{did_you_mean(key, known)} Its keys: {', '.join(known)}."
+            )
+        values[key] = _convert(value, kinds[key], f"{where}.{key}")
+    missing = [
+        name
+        for name, field in known.items()
+        if name not in values and field.default is MISSING and field.default_factory is MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{where} lacks the key {missing[0]!r}.")
+    return cls(**values)
+
+
+def _convert(value: Any, kind: Any, key: str) -> Any:
+    if isinstance(kind, types.UnionType):
+        options = typing.get_args(kind)
+        if value is None and type(None) in options:
+            return None
+        kind = next(option for option in options if option is not type(None))
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, bool) and kind is not bool or not isinstance(value, kind):
+        raise ConfigError(f"{key} must be of type {kind.__name__}. Received: {value!r} ({type(value).__name__})")
+    return value
+
+
+def describe_fields(cls: type[Any]) -> dict[str, str]:
+    """Returns the help text of each field of a dataclass: the string literal under it."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
+    body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
+    texts: dict[str, str] = {}
+    for field, text in zip(body, body[1:]):
+        if (
+            isinstance(field, ast.AnnAssign)
+            and isinstance(field.target, ast.Name)
+            and isinstance(text, ast.Expr)
+            and isinstance(text.value, ast.Constant)
+        ):
+            texts[field.target.id] = " ".join(str(text.value.value).split())
+    return texts
+
+
+def apply_overrides(tables: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Returns `tables` with `section.key=value` strings applied; values are read as TOML, or else as text.
+
+    Raises:
+        ConfigError: an override that is not of the form section.key=value.
+    """
+    changed = {key: dict(value) if isinstance(value, Mapping) else value for key, value in tables.items()}
+    for override in overrides:
+        path, equals, text = override.partition("=")
+        section, dot, key = path.strip().partition(".")
+        if not equals or not dot or not key or not section:
+            raise ConfigError(f"An override must look like section.key=value. Received: {override!r}")
+        sections = [name for name, value in changed.items() if isinstance(value, dict)]
+        if section not in sections:
+            raise ConfigError(
+                f"There is no section {section!r} to override in {override!r}."
+                f"{did_you_mean(section, sections)} Sections: {', '.join(sections)}."
+            )
+        changed[section][key] = _parse_value(text.strip())
+    return changed
+
+
+def _parse_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

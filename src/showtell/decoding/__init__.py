@@ -1,0 +1,21 @@
+"""Searching for captions: greedy, beam and sampling, written once over `Stepper`, batched, in NumPy."""
+
+from __future__ import annotations
+
+from showtell.decoding.hypothesis import Hypothesis
+from showtell.decoding.search import decode
+from showtell.decoding.settings import METHODS, DecodingSettings
+from showtell.decoding.stepper import FloatArray, IntArray, Stepper, StepResult
+from showtell.text.vocabulary import SpecialTokens
+
+__all__ = [
+    "METHODS",
+    "DecodingSettings",
+    "FloatArray",
+    "Hypothesis",
+    "IntArray",
+    "SpecialTokens",
+    "StepResult",
+    "Stepper",
+    "decode",
+]

@@ -1,0 +1,61 @@
+"""The one entry to decoding: a decoder bound to images in, captions out."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+
+from showtell.decoding.beam import search_beams
+from showtell.decoding.hypothesis import Hypothesis
+from showtell.decoding.rollout import decode_greedily, sample_captions
+from showtell.decoding.settings import DecodingSettings
+from showtell.decoding.stepper import Stepper
+from showtell.errors import UsageError
+from showtell.text.vocabulary import SpecialTokens
+
+
+def decode(
+    stepper: Stepper,
+    settings: DecodingSettings,
+    special: SpecialTokens,
+    *,
+    image_seeds: Sequence[int] | None = None,
+) -> list[list[Hypothesis]]:
+    """Returns the captions of every image that the stepper is bound to, best score first.
+
+    No caption is empty or holds a special token, and what an image gets does not depend on the others.
+
+    Args:
+        stepper: a decoder and its images.
+        settings: the method and its numbers.
+        special: the ids of padding, start, end and unknown.
+        image_seeds: for sampling, one whole number >= 0 per image; by default its place in this batch. With a
+            number that belongs to the image, its samples are the same in every batch and place.
+
+    Raises:
+        ConfigError: the special tokens do not fit the decoder.
+        UsageError: `image_seeds` are not one whole number >= 0 per image.
+        ShowtellError: the decoder returned logits that are not finite or have the wrong shape.
+    """
+    seeds = _read_seeds(image_seeds, stepper.images)
+    if stepper.images == 0:
+        return []
+    if settings.method == "greedy":
+        return decode_greedily(stepper, settings, special)
+    if settings.method == "beam":
+        return search_beams(stepper, settings, special)
+    return sample_captions(stepper, settings, special, seeds)
+
+
+def _read_seeds(image_seeds: Sequence[int] | None, images: int) -> Sequence[int]:
+    if image_seeds is None:
+        return range(images)
+    if len(image_seeds) != images:
+        raise UsageError(f"There are {images} images but {len(image_seeds)} image_seeds: give one per image.")
+    try:
+        seeds = [operator.index(seed) for seed in image_seeds]
+    except TypeError as error:
+        raise UsageError(f"image_seeds must be whole numbers. Received: {list(image_seeds)!r}.") from error
+    if min(seeds, default=0) < 0:
+        raise UsageError(f"image_seeds must not be negative. Received: {min(seeds)}.")
+    return seeds

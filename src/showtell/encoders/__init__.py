@@ -1,0 +1,21 @@
+"""Encoders: timm backbones that turn pictures into feature vectors, and the cache of these on disk."""
+
+from __future__ import annotations
+
+from showtell.encoders.backbone import Encoder, build_encoder, restore_encoder
+from showtell.encoders.cache import FeatureCache
+from showtell.encoders.features import ExtractionReport, extract_features
+from showtell.encoders.precision import default_precision
+from showtell.encoders.weights import WeightsSource, find_weights
+
+__all__ = [
+    "Encoder",
+    "ExtractionReport",
+    "FeatureCache",
+    "WeightsSource",
+    "build_encoder",
+    "default_precision",
+    "extract_features",
+    "find_weights",
+    "restore_encoder",
+]

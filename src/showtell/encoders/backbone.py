@@ -1,0 +1,397 @@
+"""The encoder: any timm backbone, as a grid of feature vectors or as their mean, frozen or trainable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from showtell.config import EncoderConfig
+from showtell.encoders import metadata, weights, zoo
+from showtell.encoders.folding import fold_batch_norms
+from showtell.encoders.precision import resolve_precision
+from showtell.encoders.weights import WeightsSource
+from showtell.errors import ConfigError, EncoderError
+from showtell.images import Preprocessing
+
+FloatArray = npt.NDArray[np.float32]
+_PIECE = 16  # images that go through the network at once in `encode`: more fall out of the processor's cache
+
+
+class Encoder(nn.Module):
+    """A backbone and everything that must not be mixed up with it.
+
+    Pooled features are the plain mean over the grid's cells. For ResNets, Inceptions and EfficientNets that
+    is what their own classifiers see; backbones that normalise or project after pooling (ConvNeXt,
+    MobileNetV3) are taken before that.
+
+    A frozen encoder stays in evaluation mode whatever `train()` says, so its batch norms never move.
+
+    Attributes:
+        output: "grid" or "pooled".
+        grid: (rows, columns) of cells in the backbone's last feature map.
+        cells: feature vectors per image: rows x columns, or 1 where the output is pooled.
+        channels: the length of a feature vector.
+        preprocessing: what must happen to a picture before.
+        source: where the weights come from.
+        fingerprint: of architecture, weights, preprocessing and output, as they were when the encoder was
+            built: equal fingerprints give equal features, up to the precision of the arithmetic.
+        precision: "bf16" or "float32", of `encode`.
+        trainable: whether it takes part in training.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        config: EncoderConfig,
+        source: WeightsSource,
+        preprocessing: Preprocessing,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.config = config
+        self.source = source
+        self.preprocessing = preprocessing
+        self.output = config.output
+        self.trainable = config.trainable
+        self.precision = resolve_precision(config.precision)
+        self.layout, self.grid, self.channels = _find_layout(backbone, preprocessing, config.name)
+        self.cells = self.grid[0] * self.grid[1] if self.output == "grid" else 1
+        self.fingerprint = self.compute_fingerprint()
+        self._fast: list[nn.Module] = []  # in a list, so that it is no submodule and no part of the state
+        self.register_load_state_dict_post_hook(_forget_fast_copy)  # type: ignore[no-untyped-call]
+        if not self.trainable:
+            self.requires_grad_(False)
+        self.train(self.trainable)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.backbone.parameters()).device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one image's features: (cells, channels), or (channels,) where the output is pooled."""
+        return (self.cells, self.channels) if self.output == "grid" else (self.channels,)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Sets training mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode and self.trainable)
+        return self
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Computes features; without gradients where the encoder is frozen.
+
+        Args:
+            pixels: float (images, 3, height, width), normalised as `preprocessing` says.
+
+        Returns:
+            (images, cells, channels), row by row, or (images, channels) where the output is pooled.
+        """
+        if self.trainable:
+            return self._features(self.backbone, pixels)
+        with torch.no_grad():
+            return self._features(self.backbone, pixels)
+
+    def encode(self, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> FloatArray:
+        """Computes features outside of training: evaluation mode, no gradients, the fastest precision.
+
+        Args:
+            pixels: uint8 (images, height, width, 3) as `preprocessing.resize` gives them, or float32
+                (images, 3, height, width), normalised.
+
+        Returns:
+            float32 (images, cells, channels), or (images, channels) where the output is pooled.
+
+        Raises:
+            EncoderError: pixels of another type or shape, or features that are not finite.
+        """
+        network = self._inference_network()
+        was_training = self.training
+        if self.trainable:
+            super().train(False)
+        try:
+            pieces = [
+                self._encode_piece(network, pixels[start : start + _PIECE])
+                for start in range(0, len(pixels), _PIECE)
+            ]
+        finally:
+            self.train(was_training)
+        if not pieces:
+            return np.empty((0, *self.shape), dtype=np.float32)
+        features = np.concatenate(pieces)
+        if not np.isfinite(features).all():
+            raise EncoderError(
+                f"The backbone {self.config.name} gives features that are not finite. Try precision = "
+                '"float32", '
+                "and check the weights."
+            )
+        return features
+
+    @torch.inference_mode()
+    def _encode_piece(self, network: nn.Module, pixels: npt.NDArray[Any]) -> FloatArray:
+        batch = self._to_input(pixels)
+        if self.precision == "bf16" and self.trainable:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                features = self._features(network, batch)
+        else:
+            features = self._features(network, batch.bfloat16() if self.precision == "bf16" else batch)
+        array: FloatArray = features.float().cpu().numpy()
+        return array
+
+    def _to_input(self, pixels: npt.NDArray[Any]) -> Tensor:
+        """Returns float (images, 3, height, width), channels last in memory: convolutions like that."""
+        height, width = self.preprocessing.height, self.preprocessing.width
+        if pixels.dtype == np.uint8 and pixels.shape[1:] == (height, width, 3):
+            batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2).float()
+            mean = torch.tensor(self.preprocessing.mean, device=self.device).view(3, 1, 1)
+            std = torch.tensor(self.preprocessing.std, device=self.device).view(3, 1, 1)
+            return batch.div_(255.0).sub_(mean).div_(std)
+        if pixels.dtype == np.float32 and pixels.shape[1:] == (3, height, width):
+            return torch.from_numpy(pixels).to(self.device).contiguous(memory_format=torch.channels_last)
+        raise EncoderError(
+            f"pixels must be uint8 (images, {height}, {width}, 3), or normalised float32 (images, 3, "
+            f"{height}, {width}). Received: {pixels.dtype} {tuple(pixels.shape)}"
+        )
+
+    def _features(self, network: nn.Module, pixels: Tensor) -> Tensor:
+        grid = _to_cells(network.forward_features(pixels), self.layout, network)  # type: ignore[operator]
+        return grid if self.output == "grid" else grid.mean(dim=1)
+
+    def _inference_network(self) -> nn.Module:
+        """Returns what `encode` runs: the backbone itself where it is trained, else a faster copy."""
+        if self.trainable:
+            return self.backbone
+        if not self._fast:
+            generator = torch.Generator().manual_seed(0)
+            probe = torch.rand(2, 3, self.preprocessing.height, self.preprocessing.width, generator=generator)
+            fast = fold_batch_norms(self.backbone, probe.to(self.device))
+            fast = fast.to(dtype=torch.bfloat16) if self.precision == "bf16" else fast
+            self._fast.append(fast.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+        return self._fast[0]
+
+    def _apply(self, *arguments: Any, **options: Any) -> Encoder:
+        self._fast.clear()  # `.to(device)` and the like come through here
+        super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
+        self.precision = resolve_precision(self.config.precision, self.device)
+        return self
+
+    def compute_fingerprint(self) -> str:
+        """Returns the fingerprint of the encoder as it is now: another one after training."""
+        facts = {
+            "name": self.source.name,
+            "arguments": [[key, value] for key, value in self.source.arguments],
+            "identities": [list(path) for path in self.source.identities],
+            "tensors": weights.digest_tensors(self.backbone.state_dict()),
+            "preprocessing": self.preprocessing.fingerprint(),
+            "output": self.output,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def build_encoder(
+    config: EncoderConfig,
+    *,
+    seed: int = 0,
+    source: WeightsSource | None = None,
+    search: Sequence[Path] = (),
+) -> Encoder:
+    """Builds the encoder that a configuration asks for.
+
+    Args:
+        config: backbone, output, weights, input size, frozen or not.
+        seed: of random weights (`weights = "random"`); torch's own generator is not touched.
+        source: the record of an encoder built before: its weights are found again by digest, wherever the
+            file is now, and checked.
+        search: folders where weights files may be, beside those of `weights_folders`.
+
+    Raises:
+        ConfigError: timm has no such backbone.
+        EncoderError: the weights cannot be had, are damaged, belong to another backbone, or are not the ones
+            of `source`.
+    """
+    name = config.name
+    if source is not None:
+        if source.name != name:
+            raise EncoderError(
+                f"The encoder is {name!r} by its configuration, but its weights are of {source.name!r}."
+            )
+        zoo.check_backbone(name)
+        kind, seed = source.kind, source.seed
+        path = Path()
+        if kind == "file":
+            path = weights.find_weights(
+                source.digest, extra=search, file_name=source.file_name, address=source.address
+            )
+    else:
+        zoo.check_backbone(name)
+        kind = config.weights if config.weights in ("imagenet", "random") else "file"
+        path = Path(config.weights).expanduser()
+    if kind == "file":
+        encoder = _build_from_file(config, path)
+    else:
+        encoder = _build_from_timm(config, kind, seed)
+    if source is not None and encoder.source.digest != source.digest:
+        raise EncoderError(
+            f"The {kind} weights of {name} are not the ones that were used: sha256 "
+            f"{encoder.source.digest[:12]}..., expected {source.digest[:12]}... Another version of timm or "
+            "torch gives other weights. Include the backbone in the bundle instead of referring to it."
+        )
+    return encoder
+
+
+def restore_encoder(
+    config: EncoderConfig,
+    source: WeightsSource,
+    preprocessing: Preprocessing,
+    tensors: Mapping[str, Tensor],
+) -> Encoder:
+    """Builds an encoder whose weights are at hand, as in a bundle that includes them or a checkpoint.
+
+    Args:
+        config: of the encoder.
+        source: the record of the weights that it started from; no file is looked for.
+        preprocessing: of the encoder.
+        tensors: `encoder.state_dict()`.
+
+    Raises:
+        ConfigError: timm has no such backbone.
+        EncoderError: the tensors do not fit.
+    """
+    backbone = _build_backbone(config, dict(source.arguments), 0, preprocessing.height)
+    for path in source.identities:
+        metadata.replace_by_identity(backbone, path, "the encoder's record")
+    own = {name.removeprefix("backbone."): value for name, value in tensors.items()}
+    weights.load_tensors(backbone, own, where="the encoder's weights")
+    return Encoder(backbone, config=config, source=source, preprocessing=preprocessing)
+
+
+def _forget_fast_copy(encoder: Encoder, _keys: object) -> None:
+    encoder._fast.clear()  # it was made of the weights before
+
+
+def _build_from_timm(config: EncoderConfig, kind: str, seed: int) -> Encoder:
+    preprocessing = zoo.published_preprocessing(config.name, image_size=config.image_size, fit=config.fit)
+    backbone = _build_backbone(config, {}, seed, config.image_size, pretrained=kind == "imagenet")
+    source = WeightsSource(
+        name=config.name,
+        kind=kind,
+        digest=weights.digest_tensors(backbone.state_dict()),
+        file_name=zoo.hub_name(config.name) or "" if kind == "imagenet" else "",
+        address=zoo.hub_address(config.name) if kind == "imagenet" else "",
+        seed=seed if kind == "random" else 0,
+    )
+    return Encoder(backbone, config=config, source=source, preprocessing=preprocessing)
+
+
+def _build_from_file(config: EncoderConfig, path: Path) -> Encoder:
+    file = weights.read_weights(path)
+    where = str(path)
+    notes = metadata.BuildNotes(config.name)
+    if "timm" in file.metadata:
+        notes = metadata.parse_build(file.metadata["timm"], where)
+        if notes.name.partition(".")[0] != config.name.partition(".")[0]:
+            raise EncoderError(
+                f"{where}: these weights are of the backbone {notes.name!r}, but {config.name!r} is asked "
+                f"for. Use --encoder {notes.name} (encoder.name), or another weights file."
+            )
+    feed = metadata.parse_feed(file.metadata, where)
+    published = zoo.published_preprocessing(config.name, image_size=config.image_size, fit=config.fit)
+    height, width = (
+        (config.image_size,) * 2 if config.image_size else feed.size or (published.height, published.width)
+    )
+    try:
+        preprocessing = Preprocessing(
+            height=height,
+            width=width,
+            mean=feed.mean or published.mean,
+            std=feed.std or published.std,
+            interpolation=published.interpolation,
+            fit=config.fit,
+        )
+    except ConfigError as error:
+        raise EncoderError(f"{where}: the metadata cannot be right: {error}") from None
+    backbone = _build_backbone(config, dict(notes.arguments), 0, height)
+    for identity in notes.identities:
+        metadata.replace_by_identity(backbone, identity, where)
+    weights.load_tensors(backbone, file.tensors, where=where, ignored=zoo.classifier_prefixes(config.name))
+    source = WeightsSource(
+        name=config.name,
+        kind="file",
+        digest=file.digest,
+        file_name=path.name,
+        address=file.metadata.get("source", ""),
+        arguments=notes.arguments,
+        identities=notes.identities,
+    )
+    return Encoder(backbone, config=config, source=source, preprocessing=preprocessing)
+
+
+def _build_backbone(
+    config: EncoderConfig,
+    arguments: Mapping[str, Any],
+    seed: int,
+    image_size: int,
+    *,
+    pretrained: bool = False,
+) -> nn.Module:
+    arguments = {**zoo.size_arguments(config.name, image_size), **arguments}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return zoo.create_backbone(config.name, arguments, pretrained=pretrained)
+
+
+def _find_layout(
+    backbone: nn.Module, preprocessing: Preprocessing, name: str
+) -> tuple[str, tuple[int, int], int]:
+    """Returns how the backbone lays out features ("nchw", "nhwc", "tokens"), its grid and its channels."""
+    was_training = backbone.training
+    backbone.eval()
+    probe = torch.zeros(1, 3, preprocessing.height, preprocessing.width)
+    try:
+        with torch.no_grad():
+            features = backbone.forward_features(probe)  # type: ignore[operator]
+    except Exception as error:  # networks fail in their own ways on sizes that they cannot take
+        raise EncoderError(
+            f"The backbone {name} cannot take images of {preprocessing.width}x{preprocessing.height}: {error}"
+        ) from error
+    finally:
+        backbone.train(was_training)
+    if isinstance(features, Tensor) and features.ndim == 4:
+        channels = getattr(backbone, "num_features", None)
+        _, second, third, last = features.shape
+        last_is_channels = last == channels and second != channels
+        if last_is_channels or (second == last and getattr(backbone, "output_fmt", "") == "NHWC"):
+            return "nhwc", (second, third), last
+        return "nchw", (third, last), second
+    if isinstance(features, Tensor) and features.ndim == 3:
+        cells = _to_cells(features, "tokens", backbone)
+        return "tokens", _token_grid(backbone, cells.shape[1]), cells.shape[2]
+    shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    raise EncoderError(f"The backbone {name} gives no grid of features that Showtell knows: {shape}")
+
+
+def _to_cells(features: Tensor, layout: str, backbone: nn.Module) -> Tensor:
+    """Returns (images, cells, channels)."""
+    if layout == "nchw":
+        return features.flatten(2).transpose(1, 2)
+    if layout == "nhwc":
+        return features.flatten(1, 2)
+    prefix = getattr(backbone, "num_prefix_tokens", 0)
+    return features[:, int(prefix if isinstance(prefix, int) else 0) :]
+
+
+def _token_grid(backbone: nn.Module, cells: int) -> tuple[int, int]:
+    size = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
+    if isinstance(size, tuple) and len(size) == 2 and size[0] * size[1] == cells:
+        return size
+    side = round(cells**0.5)
+    return (side, side) if side * side == cells else (1, cells)

@@ -1,0 +1,303 @@
+"""Extraction: every image of a data set through a frozen encoder, once, into a cache on disk.
+
+Threads decode images while the network runs; a bounded window between them keeps memory flat. After each
+batch the features are on disk before the journal lists them, so that a kill loses at most the batch in
+flight.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from showtell.data.records import CaptionedImage, Dataset
+from showtell.encoders.backbone import Encoder
+from showtell.encoders.cache import HalfArray
+from showtell.encoders.cache_contents import (
+    DATA,
+    HEADER_BYTES,
+    JOURNAL,
+    MANIFEST,
+    Contents,
+    Entry,
+    check_fingerprint,
+    read_contents,
+    read_journal,
+)
+from showtell.encoders.cache_writer import CacheWriter, lock_cache
+from showtell.errors import CacheError, EncoderError, ImageError, UsageError
+from showtell.images import open_image
+
+_LARGEST = float(np.finfo(np.float16).max)
+
+
+@dataclass(frozen=True)
+class ExtractionReport:
+    """What one extraction did."""
+
+    images: int  # computed now
+    reused: int  # already in the cache, unchanged
+    seconds: float  # from the first image to the finished cache
+    images_per_second: float  # of those computed now, decoding and writing included
+    bytes: int  # of the whole cache on disk
+    skipped: Mapping[str, str] = field(default_factory=dict)  # image id to reason: unreadable images left out
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """One image as it comes from the decoding threads: either `problem` is set, or the other two are."""
+
+    image: CaptionedImage
+    pixels: npt.NDArray[np.uint8] | None = None  # (height, width, 3)
+    entry: Entry | None = None  # its row is not known yet
+    problem: str = ""  # why the image cannot be read
+
+
+def extract_features(
+    dataset: Dataset,
+    encoder: Encoder,
+    folder: str | Path,
+    *,
+    batch_size: int = 32,
+    workers: int = 2,
+    progress: Callable[[int, int], None] | None = None,
+    rebuild: bool = False,
+    skip_bad: bool = False,
+) -> ExtractionReport:
+    """Computes the features of all images that the cache does not have yet.
+
+    Args:
+        dataset: the images; ids must be unique.
+        encoder: frozen.
+        folder: of the cache; made if need be. One that was interrupted is continued, a finished one is
+            extended with images that are new or have changed.
+        batch_size: images per batch; also what a crash loses at most.
+        workers: threads that decode images.
+        progress: called with (done, total) after each batch.
+        rebuild: throw away what is in the folder's cache first.
+        skip_bad: leave out images that cannot be read, and report them.
+
+    Returns:
+        What was done, how fast, and how large the cache is.
+
+    Raises:
+        UsageError: batch_size or workers below 1.
+        EncoderError: the encoder is trainable: its features change with every step.
+        CacheError: the folder holds the features of another encoder, or is in use; images cannot be read (all
+            others are kept); or the disk is full (what was finished is kept). Running again goes on.
+    """
+    if batch_size < 1 or workers < 1:
+        raise UsageError(
+            f"batch_size and workers must be at least 1. Received: batch_size={batch_size}, workers={workers}"
+        )
+    if encoder.trainable:
+        raise EncoderError(
+            f"The encoder {encoder.config.name} is trainable: its features change while it is trained and "
+            "cannot be kept. Set encoder.trainable = false."
+        )
+    _check_ids(dataset)
+    folder = Path(folder)
+    started = time.perf_counter()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CacheError(f"{folder}: the folder of the cache cannot be made: {error.strerror}") from None
+    with lock_cache(folder):
+        if rebuild:
+            _discard(folder)
+        contents = _resume(folder, encoder)
+        todo = [
+            image
+            for image in dataset.images
+            if image.id not in contents.images or not contents.images[image.id].is_current(image.path)
+        ]
+        reused = len(dataset.images) - len(todo)
+        _check_space(folder, len(todo) * contents.row_bytes)
+        bad: dict[str, str] = {}
+        done = 0
+        if progress is not None:
+            progress(reused, len(dataset.images))
+        with (
+            CacheWriter(folder, contents) as writer,
+            _decoding(todo, encoder, batch_size, workers) as decoded,
+        ):
+            for batch in _batches(decoded, batch_size):
+                bad.update({item.image.id: item.problem for item in batch if item.pixels is None})
+                done += len(batch)
+                writer.append(*_encode(encoder, batch))
+                if progress is not None:
+                    progress(reused + done, len(dataset.images))
+            if bad and not skip_bad:
+                raise CacheError(
+                    f"{folder}: {len(bad)} of {len(dataset.images)} images cannot be read: {_listed(bad)}. "
+                    "The features of all others are kept. Repair or remove these images and run again, or "
+                    "leave them out with --skip-bad."
+                )
+            writer.finish(bad)
+    seconds = time.perf_counter() - started
+    computed = done - len(bad)
+    return ExtractionReport(
+        images=computed,
+        reused=reused,
+        seconds=seconds,
+        images_per_second=computed / seconds if computed else 0.0,
+        bytes=sum((folder / name).stat().st_size for name in (DATA, MANIFEST)),
+        skipped=bad,
+    )
+
+
+def _encode(encoder: Encoder, batch: list[_Decoded]) -> tuple[list[tuple[str, Entry]], HalfArray]:
+    """Returns the readable images of a batch, by id, and their features."""
+    items = [(item.image.id, item.entry) for item in batch if item.entry is not None]
+    pixels = [item.pixels for item in batch if item.pixels is not None]
+    if not pixels:
+        return [], np.empty((0, *encoder.shape), dtype=np.float16)
+    features = encoder.encode(np.stack(pixels))
+    largest = float(np.abs(features).max())
+    if largest > _LARGEST:
+        raise EncoderError(
+            f"The backbone {encoder.config.name} gives features as large as {largest:.3g}; float16, which "
+            f"the cache holds, ends at {_LARGEST:.0f}. Its weights are damaged or need another preprocessing."
+        )
+    return items, features.astype("<f2")
+
+
+@contextlib.contextmanager
+def _decoding(
+    images: list[CaptionedImage], encoder: Encoder, batch_size: int, workers: int
+) -> Iterator[Iterator[_Decoded]]:
+    """Gives the decoded images in order; at most two batches of them wait in memory."""
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+
+    def results() -> Iterator[_Decoded]:
+        window: deque[Future[_Decoded]] = deque()
+        for image in images:
+            window.append(pool.submit(_decode, image, encoder))
+            if len(window) > 2 * batch_size:
+                yield window.popleft().result()
+        while window:
+            yield window.popleft().result()
+
+    try:
+        yield results()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decode(image: CaptionedImage, encoder: Encoder) -> _Decoded:
+    try:
+        # The digest and the pixels must be of the same bytes, so they are read once; the status is taken
+        # before, so that a change in between makes the entry stale rather than wrong.
+        status = image.path.stat()
+        if not image.path.is_file():
+            raise ImageError(f"{image.path} is not a file")
+        data = image.path.read_bytes()
+    except (OSError, ValueError, ImageError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        return _Decoded(image, problem=f"{image.path}: {reason}")
+    try:
+        pixels = encoder.preprocessing.resize(open_image(data))
+    except ImageError as error:
+        reason = str(error).partition(": ")[2] or str(error)
+        return _Decoded(image, problem=f"{image.path}: {reason}")
+    digest = hashlib.sha256(data).hexdigest()
+    return _Decoded(image, pixels, Entry(-1, digest, len(data), status.st_mtime_ns))
+
+
+def _batches(items: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:
+    batch: list[_Decoded] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _resume(folder: Path, encoder: Encoder) -> Contents:
+    """Returns what the folder's cache holds for this encoder: the manifest's images, then the journal's."""
+    contents = read_contents(folder)
+    if contents is not None and contents.finished and (folder / JOURNAL).exists():
+        journal = read_journal(folder / JOURNAL)
+        if journal is not None:
+            check_fingerprint(folder, journal, contents.encoder["fingerprint"])
+            contents.images.update(journal.images)
+    description = _describe(encoder)
+    if contents is None:
+        return Contents(description, encoder.shape, {}, {}, finished=False)
+    check_fingerprint(folder, contents, encoder.fingerprint)
+    if contents.encoder.get("precision") != encoder.precision:
+        raise CacheError(
+            f"{folder}: these features were computed in {contents.encoder.get('precision')}, and the encoder "
+            f"now computes in {encoder.precision}. Set the precision to {contents.encoder.get('precision')} "
+            "(--precision), or extract all of them again with --rebuild."
+        )
+    expected = HEADER_BYTES + contents.rows * contents.row_bytes
+    actual = (folder / DATA).stat().st_size if (folder / DATA).exists() else 0
+    if contents.rows and actual < expected:
+        raise CacheError(
+            f"{folder / DATA}: truncated: {actual:,} bytes, and the {contents.rows} rows that are listed "
+            f"need {expected:,}. Extract the features again with --rebuild."
+        )
+    return contents
+
+
+def _describe(encoder: Encoder) -> dict[str, Any]:
+    description = {
+        "fingerprint": encoder.fingerprint,
+        "name": encoder.source.name,
+        "output": encoder.output,
+        "grid": list(encoder.grid),
+        "weights": encoder.source.to_dict(),
+        "preprocessing": encoder.preprocessing.to_dict(),
+        "precision": encoder.precision,
+    }
+    plain: dict[str, Any] = json.loads(json.dumps(description))  # as it will be read back
+    return plain
+
+
+def _discard(folder: Path) -> None:
+    """Removes a cache. The manifest goes last: without its data it is refused, and so never misread."""
+    for name in (DATA, JOURNAL, MANIFEST):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _check_ids(dataset: Dataset) -> None:
+    if not dataset.images:
+        raise CacheError(f"Data set {dataset.name!r} has no images to extract features of.")
+    seen: set[str] = set()
+    for image in dataset.images:
+        if image.id in seen:
+            raise CacheError(
+                f"Data set {dataset.name!r} has two images with the id {image.id!r}; ids must be unique."
+            )
+        seen.add(image.id)
+
+
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise CacheError(
+            f"{folder}: the disk is too full: the features need {needed / 1e6:,.1f} MB, and "
+            f"{free / 1e6:,.1f} MB are free. Make room, choose a folder on another disk, or extract pooled "
+            "features."
+        )
+
+
+def _listed(bad: Mapping[str, str], most: int = 5) -> str:
+    shown = [f"{image_id} ({reason})" for image_id, reason in list(bad.items())[:most]]
+    more = f" and {len(bad) - most} more" if len(bad) > most else ""
+    return "; ".join(shown) + more

@@ -1,0 +1,103 @@
+"""Every error that Showtell raises on purpose.
+
+::
+
+    ShowtellError
+    ├── UsageError             what was asked for makes no sense: an unknown name, contradicting options
+    │   └── ConfigError        a recipe or configuration with an unknown key, a wrong type, an impossible combination
+    ├── DataError              a data set that cannot be read as it is
+    │   └── SplitError         images without a split, or a split that does not exist
+    ├── ImageError             one image that cannot be used; the others can
+    ├── VocabularyError        a vocabulary that is empty, damaged or does not fit
+    ├── EncoderError           a backbone or its weights that cannot be built, found or fed
+    ├── CacheError             a feature cache that is stale, foreign or incomplete
+    ├── BundleError            a bundle whose parts are missing, damaged or do not fit together
+    ├── MetricError            references and hypotheses that cannot be scored
+    ├── TrainingError          a run that cannot go on (non-finite loss, a checkpoint that does not fit)
+    ├── TrainingInterrupted    a run that was stopped by Ctrl-C, saved, and can be resumed
+    └── MissingExtraError      an optional dependency that is not installed
+
+Messages say what was wrong (with the value), where, and what to do. The command line prints them without a
+traceback and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ShowtellError(Exception):
+    """The root: `except ShowtellError` catches everything that Showtell raises on purpose."""
+
+    exit_code = 2  # of the command line: 2 is "usage or configuration"
+
+
+class UsageError(ShowtellError):
+    """What was asked for makes no sense: an unknown name, contradicting options."""
+
+
+class ConfigError(UsageError):
+    """A configuration with an unknown key, a wrong type, or an impossible combination."""
+
+
+class DataError(ShowtellError):
+    """A data set that cannot be read as it is."""
+
+
+class SplitError(DataError):
+    """Images without a split, or a split that does not exist."""
+
+
+class ImageError(ShowtellError):
+    """One image that cannot be used; the others can."""
+
+    exit_code = 1
+
+
+class VocabularyError(ShowtellError):
+    """A vocabulary that is empty, damaged or does not fit."""
+
+
+class EncoderError(ShowtellError):
+    """A backbone or its weights that cannot be built, found or fed."""
+
+
+class CacheError(ShowtellError):
+    """A feature cache that is stale, foreign or incomplete."""
+
+
+class BundleError(ShowtellError):
+    """A bundle whose parts are missing, damaged or do not fit together."""
+
+
+class MetricError(ShowtellError):
+    """References and hypotheses that cannot be scored."""
+
+
+class TrainingError(ShowtellError):
+    """A run that cannot go on: non-finite loss, a checkpoint that does not fit."""
+
+    exit_code = 1
+
+
+class TrainingInterrupted(ShowtellError):
+    """A run that was stopped by Ctrl-C, saved, and can be resumed."""
+
+    exit_code = 130  # 128 + SIGINT, what shells report
+
+
+class MissingExtraError(ShowtellError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, package: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package {package!r}, which is not installed. "
+            f'Install it with: pip install "showtell[{extra}]"'
+        )
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Returns " Did you mean 'x'?" for the nearest of `choices`, or "" where none is near."""
+    near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean {near[0]!r}?" if near else ""

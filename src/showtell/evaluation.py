@@ -1,0 +1,124 @@
+"""One split in, one report out: each image is captioned once, and the captions are scored as the papers do.
+
+What is scored is what the search wrote, never teacher-forced output; special tokens cannot be in it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from showtell.captioning import Caption
+from showtell.data.records import Dataset
+from showtell.decoding import DecodingSettings
+from showtell.errors import MetricError
+from showtell.metrics import CorpusIdf, score
+from showtell.text import Vocabulary, tokenize
+
+DEFAULT_METRICS = ("Bleu", "ROUGE_L", "CIDEr")
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The scores of one split, and everything needed to see where they come from."""
+
+    scores: Mapping[str, float]  # coco-caption's keys, over the corpus
+    per_image: Mapping[str, Mapping[str, float]]
+    captions: Mapping[str, Sequence[Caption]]  # by image id, best first; the first one is scored
+    settings: DecodingSettings
+    dataset: str
+    split: str
+    split_fingerprint: str
+    bundle_digest: str
+    coverage: float  # share of the references' running words that the vocabulary has
+    seconds: float  # decoding images, encoding and searching
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-serialisable values; captions in the order of the data set."""
+        texts = [captions[0].text for captions in self.captions.values()]
+        lengths = [len(tokenize(text)) for text in texts]
+        return {
+            "scores": dict(self.scores),
+            "dataset": self.dataset,
+            "split": self.split,
+            "split_fingerprint": self.split_fingerprint,
+            "bundle_digest": self.bundle_digest,
+            "settings": self.settings.to_dict(),
+            "images": len(texts),
+            "seconds": self.seconds,
+            "vocabulary_coverage": self.coverage,
+            "distinct_captions": len(set(texts)),
+            "distinct_words": len(Counter(word for text in texts for word in tokenize(text))),
+            "mean_length": sum(lengths) / len(lengths),
+            "notes": list(self.notes),
+            "captions": [
+                {
+                    "image_id": identifier,
+                    "caption": captions[0].text,
+                    "score": captions[0].score,
+                    "others": [other.text for other in captions[1:]],
+                    "metrics": dict(self.per_image.get(identifier, {})),
+                }
+                for identifier, captions in self.captions.items()
+            ],
+        }
+
+
+def evaluate_captions(
+    dataset: Dataset,
+    captions: Iterable[Sequence[Caption]],
+    *,
+    vocabulary: Vocabulary,
+    settings: DecodingSettings,
+    bundle_digest: str,
+    split: str,
+    metrics: Sequence[str] = DEFAULT_METRICS,
+    corpus_idf: CorpusIdf | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> EvaluationReport:
+    """Scores one caption per image against all references of the image.
+
+    Args:
+        dataset: the images of one split; every one has at least one reference.
+        captions: per image, in the same order, its captions, best first. Consumed once; this is what is timed.
+        vocabulary: of the model, for coverage.
+        settings: that the captions were decoded with, for the report.
+        bundle_digest: of the model, for the report.
+        split: its name, for the report.
+        metrics: "Bleu", "ROUGE_L", "CIDEr", "METEOR".
+        corpus_idf: document frequencies for CIDEr; by default those of the references.
+        progress: called with (done, total) after each image.
+
+    Raises:
+        MetricError: an image without references, or two images with one id.
+    """
+    for identifier, count in Counter(image.id for image in dataset.images).items():
+        if count > 1:
+            raise MetricError(f"Data set {dataset.name!r} has {count} images with the id {identifier!r}.")
+    started = time.monotonic()
+    found: dict[str, Sequence[Caption]] = {}
+    for image, candidates in zip(dataset.images, captions, strict=True):
+        found[image.id] = candidates
+        if progress is not None:
+            progress(len(found), len(dataset.images))
+    seconds = time.monotonic() - started
+    references = {image.id: image.captions for image in dataset.images}
+    hypotheses = {identifier: candidates[0].text for identifier, candidates in found.items()}
+    scored = score(references, hypotheses, metrics=metrics, corpus_idf=corpus_idf)
+    return EvaluationReport(
+        scores=scored.corpus,
+        per_image=scored.per_image,
+        captions=found,
+        settings=settings,
+        dataset=dataset.name,
+        split=split,
+        split_fingerprint=dataset.fingerprint(),
+        bundle_digest=bundle_digest,
+        coverage=vocabulary.coverage(caption for image in dataset.images for caption in image.captions),
+        seconds=seconds,
+        notes=scored.notes,
+    )

@@ -1,0 +1,55 @@
+"""Writing files so that a crash, a kill or a full disk leaves what was there before."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all: to a neighbour first, then renamed over the old one.
+
+    Raises:
+        OSError: the disk is full or the folder is not writable; the old file is untouched and nothing is left over.
+    """
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o666 & ~_umask())  # mkstemp's own mode hides the file from everybody else
+        Path(name).replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            Path(name).unlink()
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes JSON, atomically; not-a-number is refused, because JSON has none."""
+    text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
+
+
+def cache_folder() -> Path:
+    """Returns where downloads and features are kept: $SHOWTELL_CACHE, else ~/.cache/showtell."""
+    named = os.environ.get("SHOWTELL_CACHE")
+    return Path(named).expanduser() if named else Path.home() / ".cache" / "showtell"
+
+
+def digest_file(path: Path) -> str:
+    """Returns the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,150 @@
+"""The recipe type, the shipped recipes by name, and reading one with overrides."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from showtell.config import EncoderConfig, TextConfig, TrainingConfig, apply_overrides, build
+from showtell.decoding.settings import DecodingSettings
+from showtell.errors import ConfigError, did_you_mean
+
+SECTIONS = ("encoder", "text", "decoder", "training", "decoding")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what is trained and how; kept in the run and in the bundle."""
+
+    name: str
+    source: str = ""
+    """the paper or tutorial that it follows"""
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+    decoder: str = "show-tell"
+    """the kind of decoder"""
+    decoder_options: Mapping[str, Any] = field(default_factory=dict)
+    """checked by the decoder itself when it is built"""
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    decoding: DecodingSettings = field(default_factory=DecodingSettings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain tables that `from_dict` reads, in the form of a recipe file."""
+        return {
+            "name": self.name,
+            "source": self.source,
+            "encoder": asdict(self.encoder),
+            "text": asdict(self.text),
+            "decoder": {"kind": self.decoder, **self.decoder_options},
+            "training": asdict(self.training),
+            "decoding": self.decoding.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, tables: Mapping[str, Any], where: str = "recipe") -> Recipe:
+        """Builds a recipe from tables.
+
+        Raises:
+            ConfigError: an unknown section or key, a wrong type, or values that do not fit together.
+        """
+        for key, value in tables.items():
+            if key not in (*SECTIONS, "name", "source"):
+                near = did_you_mean(key, (*SECTIONS, "name", "source"))
+                raise ConfigError(f"{where} has an unknown section {key!r}.{near} Sections: {', '.join(SECTIONS)}.")
+            if isinstance(value, Mapping) != (key in SECTIONS):
+                kind = "a table" if key in SECTIONS else "text"
+                raise ConfigError(f"{where}: {key} must be {kind}. Received: {value!r}")
+        decoder = dict(tables.get("decoder", {}))
+        kind = decoder.pop("kind", None)
+        if not isinstance(kind, str):
+            raise ConfigError(f"{where} must name its decoder: [decoder] kind = ... Received: {kind!r}")
+        return cls(
+            name=str(tables.get("name", Path(where).stem)),
+            source=str(tables.get("source", "")),
+            encoder=build(EncoderConfig, tables.get("encoder", {}), "encoder"),
+            text=build(TextConfig, tables.get("text", {}), "text"),
+            decoder=kind,
+            decoder_options=decoder,
+            training=build(TrainingConfig, tables.get("training", {}), "training"),
+            decoding=DecodingSettings.from_dict(dict(tables.get("decoding", {}))),
+        )
+
+
+def _shipped() -> dict[str, str]:
+    folder = resources.files("showtell.recipes")
+    return {
+        item.name.removesuffix(".toml"): item.read_text(encoding="utf-8")
+        for item in sorted(folder.iterdir(), key=lambda item: item.name)
+        if item.name.endswith(".toml")
+    }
+
+
+def list_recipes() -> dict[str, Recipe]:
+    """Returns the shipped recipes by name."""
+    return {name: Recipe.from_dict(_parse(text, name), name) for name, text in _shipped().items()}
+
+
+def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Reads a shipped recipe by name, or a TOML file.
+
+    Args:
+        name_or_path: as "attend-gru-additive" or "my.toml". A file may say `base = "attend-gru-additive"` and
+            then give only the keys that differ.
+        overrides: `section.key=value` strings, as `--set` gives them.
+
+    Raises:
+        ConfigError: no such recipe or file, TOML that does not parse, or content that does not fit.
+    """
+    shipped = _shipped()
+    path = Path(name_or_path)
+    if str(name_or_path) in shipped:
+        tables = _parse(shipped[str(name_or_path)], str(name_or_path))
+    elif path.suffix == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: the recipe cannot be read: {error}") from None
+        tables = _parse(text, str(path))
+        base = tables.pop("base", None)
+        if base is not None:
+            if base not in shipped:
+                raise ConfigError(
+                    f"{path}: base = {base!r} is not a shipped recipe.{did_you_mean(str(base), shipped)} "
+                    f"Recipes: {', '.join(shipped)}."
+                )
+            tables = _merge(_parse(shipped[base], base), tables)
+        tables.setdefault("name", path.stem)
+    else:
+        raise ConfigError(
+            f"There is no recipe {str(name_or_path)!r}.{did_you_mean(str(name_or_path), shipped)} "
+            f"Recipes: {', '.join(shipped)}; or give a .toml file."
+        )
+    return Recipe.from_dict(apply_overrides(_with_sections(tables), overrides), str(name_or_path))
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{where}: not valid TOML: {error}") from None
+    return tables
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        if isinstance(value, Mapping) and isinstance(base.get(key), Mapping):
+            # Another kind of decoder starts from its own defaults: the base's options are not its.
+            keep = key != "decoder" or value.get("kind", base[key].get("kind")) == base[key].get("kind")
+            merged[key] = {**base[key], **value} if keep else dict(value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _with_sections(tables: dict[str, Any]) -> dict[str, Any]:
+    return {**{section: {} for section in SECTIONS}, **tables}

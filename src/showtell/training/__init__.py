@@ -1,0 +1,6 @@
+"""Training: batches, losses, the trainer, and the torch backend."""
+
+from showtell.training.model import TorchBackend, open_backend
+from showtell.training.trainer import SilentWatcher, TrainingResult, Watcher, train
+
+__all__ = ["SilentWatcher", "TorchBackend", "TrainingResult", "Watcher", "open_backend", "train"]

@@ -1,0 +1,91 @@
+"""Checkpoints: everything that a run needs to go on bit for bit, in one safetensors file, written atomically.
+
+The tensors are weights, buffers, optimiser moments and the random generator's state; plain values (position in the
+data, best score, counters) travel as JSON in the file's metadata. No pickle, so a checkpoint cannot run code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from showtell.errors import TrainingError
+from showtell.files import write_atomically
+
+FORMAT_VERSION = 1
+
+
+def save_checkpoint(
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, values: Mapping[str, Any]
+) -> None:
+    """Writes a checkpoint over the last one, whole or not at all.
+
+    Args:
+        path: of the file.
+        module: its state dict is saved.
+        optimizer: its state is saved.
+        values: JSON-serialisable facts about the run.
+
+    Raises:
+        OSError: the disk is full; the last checkpoint is untouched.
+    """
+    tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
+    tensors["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    detached = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"format_version": str(FORMAT_VERSION), "values": json.dumps(dict(values))}
+    write_atomically(path, safetensors.torch.save(detached, metadata))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Returns the tensors and the values of a checkpoint.
+
+    Raises:
+        TrainingError: not a checkpoint, damaged, or of a newer format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+        version = int(metadata["format_version"])
+        values: dict[str, Any] = json.loads(metadata["values"])
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise TrainingError(f"{path}: the checkpoint cannot be read: {error}") from None
+    if version > FORMAT_VERSION:
+        raise TrainingError(f"{path}: checkpoint format {version}; this Showtell reads up to {FORMAT_VERSION}.")
+    return tensors, values
+
+
+def restore(tensors: Mapping[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Puts the tensors of a checkpoint back into module, optimiser and random generator.
+
+    Raises:
+        TrainingError: the checkpoint is of another model.
+    """
+    weights = {
+        name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")
+    }
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise TrainingError(f"The checkpoint is of another model: {error}") from None
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, key = name.split(".", 2)
+            state.setdefault(int(index), {})[key] = tensor
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    torch.set_rng_state(tensors["random.cpu"])
+    if torch.cuda.is_available() and "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"])

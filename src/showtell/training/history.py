@@ -1,0 +1,99 @@
+"""What a run writes down: one JSON line per epoch, a plot of it, and TensorBoard on request."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from showtell.errors import MissingExtraError
+from showtell.files import write_atomically
+
+
+class History:
+    """The log of a run, in memory and in `log.jsonl`.
+
+    Args:
+        folder: of the run.
+        epochs: how many finished epochs to keep of an earlier log; lines behind the checkpoint are written again.
+        tensorboard: whether to write event files, too (extra `tensorboard`).
+
+    Raises:
+        MissingExtraError: TensorBoard was asked for and is not installed.
+    """
+
+    def __init__(self, folder: Path, *, epochs: int = 0, tensorboard: bool = False) -> None:
+        self.path = folder / "log.jsonl"
+        self.entries: list[dict[str, Any]] = []
+        if epochs and self.path.exists():
+            lines = self.path.read_text(encoding="utf-8").splitlines()
+            self.entries = [entry for entry in map(_parse, lines) if entry and entry["epoch"] <= epochs]
+        self._write()
+        self._events = None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise MissingExtraError("tensorboard", "tensorboard", "Logging for TensorBoard") from None
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs + 1)  # type: ignore[no-untyped-call]
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Appends what one epoch gave."""
+        self.entries.append(entry)
+        self._write()
+        if self._events is not None:
+            flat = {**{k: v for k, v in entry.items() if k != "dev"}, **(entry.get("dev") or {})}
+            for name, value in flat.items():
+                if isinstance(value, (int, float)) and name != "epoch":
+                    self._events.add_scalar(name, value, entry["epoch"])  # type: ignore[no-untyped-call]
+            self._events.flush()  # type: ignore[no-untyped-call]
+
+    def seconds(self) -> float:
+        """Returns the time that all epochs in the log took."""
+        return float(sum(entry["seconds"] for entry in self.entries))
+
+    def plot(self, path: Path) -> None:
+        """Draws loss and dev scores over the epochs as a PNG."""
+        import io
+
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
+
+        figure = Figure(figsize=(8, 4.5), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        epochs = [entry["epoch"] for entry in self.entries]
+        lines = axes.plot(epochs, [entry["loss"] for entry in self.entries], "o-", color="C0", label="training loss")
+        axes.set(xlabel="epoch", ylabel="loss (nats per token)")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        scored = [entry for entry in self.entries if entry.get("dev")]
+        if scored:
+            right = axes.twinx()
+            right.set_ylabel("score on dev")
+            for color, name in (("C1", "CIDEr"), ("C2", "Bleu_4")):
+                values = [entry["dev"][name] for entry in scored]
+                lines += right.plot([entry["epoch"] for entry in scored], values, "s--", color=color, label=name)
+            right.set_ylim(bottom=0)
+        axes.legend(handles=lines, loc="best")
+        axes.grid(alpha=0.3)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+        write_atomically(path, buffer.getvalue())
+
+    def close(self) -> None:
+        """Closes the event files."""
+        if self._events is not None:
+            self._events.close()  # type: ignore[no-untyped-call]
+
+    def _write(self) -> None:
+        text = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in self.entries)
+        write_atomically(self.path, text.encode())
+
+
+def _parse(line: str) -> dict[str, Any] | None:
+    try:
+        entry: dict[str, Any] = json.loads(line)
+    except ValueError:
+        return None  # a line that a kill cut short
+    return entry

@@ -1,0 +1,174 @@
+"""Encoder and decoder together: the module that is trained, and the torch backend that captions.
+
+`TorchBackend` implements `showtell.captioning.Backend`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from showtell.bundle import Bundle, EncoderRecord, Weights
+from showtell.captioning import Features
+from showtell.decoders import CaptionBatch, Decoder, TorchStepper, create_decoder
+from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
+from showtell.errors import BundleError, ConfigError
+from showtell.images import Preprocessing
+from showtell.recipes import Recipe
+from showtell.text import Vocabulary
+
+
+class CaptionModel(nn.Module):
+    """What the optimiser sees: the decoder, and the encoder where it is trained.
+
+    Args:
+        decoder: the decoder.
+        encoder: a trainable encoder, or None where features come from a cache.
+    """
+
+    def __init__(self, decoder: Decoder, encoder: Encoder | None = None) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.encoder = encoder
+
+    def forward(self, inputs: Tensor, batch: CaptionBatch) -> Tensor:
+        """Returns the logits of all real tokens: (tokens, vocab).
+
+        Args:
+            inputs: features, or normalised pixels (images, 3, height, width) where the encoder is trained.
+            batch: the captions.
+        """
+        features = inputs if self.encoder is None else self.encoder(inputs)
+        logits: Tensor = self.decoder(features, batch)
+        return logits
+
+
+class TorchBackend:
+    """The networks of one captioner in torch, in evaluation mode.
+
+    Args:
+        encoder: gives features of pictures; None where only `bind` is used.
+        decoder: the decoder.
+        preprocessing: what the encoder was trained with.
+        vocabulary: of the decoder.
+        grid: rows and columns of the feature map.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | None,
+        decoder: Decoder,
+        *,
+        preprocessing: Preprocessing,
+        vocabulary: Vocabulary,
+        grid: tuple[int, int],
+    ) -> None:
+        self.encoder = encoder
+        self.decoder = decoder.eval()
+        self.preprocessing = preprocessing
+        self.vocabulary = vocabulary
+        self.grid = grid
+        self._device = next(decoder.parameters()).device
+
+    def encode(self, pixels: npt.NDArray[np.uint8]) -> Features:
+        """Returns the features of resized pictures (images, height, width, 3)."""
+        if self.encoder is None:
+            raise ConfigError("This captioner was opened without its encoder, so it can caption features only.")
+        return self.encoder.encode(pixels)
+
+    def bind(self, features: Features) -> TorchStepper:
+        """Returns a stepper over a batch of features."""
+        tensor = torch.from_numpy(np.asarray(features, dtype=np.float32)).to(self._device)
+        return TorchStepper(self.decoder, tensor, vocab_size=len(self.vocabulary))
+
+
+def build_decoder(recipe: Recipe, *, channels: int, vocab_size: int) -> Decoder:
+    """Builds the recipe's decoder with random weights, seeded by `training.seed`."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        return create_decoder(
+            recipe.decoder,
+            recipe.decoder_options,
+            features=recipe.encoder.output,
+            channels=channels,
+            vocab_size=vocab_size,
+        )
+
+
+def make_bundle(
+    recipe: Recipe,
+    model: CaptionModel,
+    encoder: Encoder,
+    vocabulary: Vocabulary,
+    *,
+    split_fingerprint: str,
+    scores: Mapping[str, Any],
+    include_encoder: bool = False,
+) -> Bundle:
+    """Returns the bundle of a trained model; a trained encoder is always included."""
+    include = include_encoder or recipe.encoder.trainable
+    return Bundle(
+        recipe=recipe,
+        vocabulary=vocabulary,
+        preprocessing=encoder.preprocessing,
+        encoder=EncoderRecord(encoder.source.to_dict(), encoder.fingerprint, encoder.channels, encoder.cells),
+        decoder_weights=_to_numpy(model.decoder),
+        encoder_weights=_to_numpy(encoder) if include else None,
+        split_fingerprint=split_fingerprint,
+        scores=scores,
+    )
+
+
+def open_backend(bundle: Bundle, where: Path) -> TorchBackend:
+    """Builds the networks of a bundle.
+
+    Args:
+        bundle: what `load_bundle` gave.
+        where: its folder, for messages.
+
+    Raises:
+        BundleError: the weights do not fit the recipe or the vocabulary.
+        EncoderError: the referenced backbone cannot be found; the message names its digest and where to get it.
+    """
+    recipe = bundle.recipe
+    decoder = build_decoder(recipe, channels=bundle.encoder.channels, vocab_size=len(bundle.vocabulary))
+    path = where / "decoder.safetensors"
+    try:
+        decoder.load_state_dict(_to_tensors(bundle.decoder_weights))
+    except RuntimeError as error:
+        raise BundleError(f"{path}: the weights do not fit the recipe and the vocabulary: {error}") from None
+    source = WeightsSource.from_dict(bundle.encoder.source)
+    if bundle.encoder_weights is None:
+        trained_with = Path(recipe.encoder.weights).expanduser().parent
+        encoder = build_encoder(recipe.encoder, source=source, search=[trained_with])
+        if encoder.fingerprint != bundle.encoder.fingerprint:
+            raise BundleError(
+                f"{where}: the encoder {source.name!r} built here (fingerprint {encoder.fingerprint[:12]}...) is not "
+                f"the one that the decoder was trained with ({bundle.encoder.fingerprint[:12]}...). "
+                "Another version of timm may build it differently."
+            )
+    else:
+        tensors = _to_tensors(bundle.encoder_weights)
+        encoder = restore_encoder(recipe.encoder, source, bundle.preprocessing, tensors)
+    encoder.eval()
+    return TorchBackend(
+        encoder,
+        decoder,
+        preprocessing=bundle.preprocessing,
+        vocabulary=bundle.vocabulary,
+        grid=encoder.grid,
+    )
+
+
+def _to_numpy(module: nn.Module) -> Weights:
+    return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
+
+
+def _to_tensors(weights: Weights) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}

@@ -1,0 +1,114 @@
+"""The folder of one run: what it was started with, its best bundle, and what may change when it is resumed.
+
+::
+
+    RUN/
+        recipe.json              the recipe and the fingerprints of data, vocabulary and encoder
+        splits.json              which image is in which split
+        log.jsonl, plot.png
+        checkpoint.safetensors   to go on from
+        best.json                names the best bundle
+        bundles/epoch-007/       that bundle
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from showtell.bundle import Bundle, save_bundle
+from showtell.data.records import Dataset
+from showtell.data.splits import save_splits
+from showtell.errors import TrainingError, UsageError
+from showtell.files import write_json
+from showtell.recipes import Recipe
+
+# Changing these does not change what the epochs so far were.
+MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every", "dev_images"}
+
+
+class RunFolder:
+    """One run on disk.
+
+    Args:
+        path: of the folder.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoint = path / "checkpoint.safetensors"
+        self._record = path / "recipe.json"
+
+    def open(self, recipe: Recipe, dataset: Dataset, fingerprints: Mapping[str, str], *, resume: bool) -> bool:
+        """Starts the folder, or checks that it is the run that is to be resumed.
+
+        Returns:
+            Whether there is a checkpoint to go on from.
+
+        Raises:
+            UsageError: the folder holds a run and `resume` was not asked for, or holds something else.
+            TrainingError: the run was started with another recipe, other data or another encoder.
+        """
+        record = {"recipe": recipe.to_dict(), "fingerprints": dict(fingerprints)}
+        if self._record.is_file():
+            if not resume:
+                raise UsageError(
+                    f"{self.path}: holds a run already. Add --resume to go on with it, or choose another --output."
+                )
+            self._compare(record)
+        elif self.path.exists() and any(self.path.iterdir()):
+            raise UsageError(f"{self.path}: not empty and not a run. Choose another --output.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self._record, record)
+        save_splits(dataset, self.path / "splits.json")
+        return resume and self.checkpoint.is_file()
+
+    def save_best(self, bundle: Bundle, epoch: int) -> Path:
+        """Writes a bundle, makes it the best one, and removes the one before.
+
+        A kill at any moment leaves a best.json that names a whole bundle.
+        """
+        bundles = self.path / "bundles"
+        folder = bundles / f"epoch-{epoch:03d}"
+        attempt = 1
+        while folder.exists():  # from a run that was killed before its checkpoint
+            attempt += 1
+            folder = bundles / f"epoch-{epoch:03d}-{attempt}"
+        try:
+            save_bundle(bundle, folder)
+            write_json(self.path / "best.json", {"bundle": f"bundles/{folder.name}", "epoch": epoch})
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        for other in bundles.iterdir():
+            if other != folder:
+                shutil.rmtree(other)
+        return folder
+
+    def _compare(self, record: Mapping[str, Any]) -> None:
+        try:
+            before = json.loads(self._record.read_text(encoding="utf-8"))
+            old, new = before["recipe"], json.loads(json.dumps(record["recipe"]))
+            changed = [
+                f"{section}.{key} ({old[section].get(key)!r}, now {value!r})"
+                for section in ("encoder", "text", "decoder", "training")
+                for key, value in new[section].items()
+                if old[section].get(key) != value
+                and not (section == "training" and key in MAY_CHANGE)
+                and not (section == "encoder" and key == "weights")  # a moved file; its digest is compared below
+            ]
+            changed += [
+                f"the {name} (fingerprint {before['fingerprints'].get(name, '')[:12]}, now {value[:12]})"
+                for name, value in record["fingerprints"].items()
+                if before["fingerprints"].get(name) != value
+            ]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrainingError(f"{self._record}: damaged, so the run cannot be resumed: {error!r}") from None
+        if changed:
+            raise TrainingError(
+                f"{self.path}: the run was started with other settings and cannot be resumed with these. "
+                f"Different: {'; '.join(changed)}. Give the old ones, or start a new run in another folder."
+            )

@@ -1,0 +1,123 @@
+"""Where a batch's images come from: cached features, or pictures that a trainable encoder reads each time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from showtell.captioning import Features, split_batches
+from showtell.data.records import Dataset
+from showtell.encoders import Encoder, FeatureCache
+from showtell.images import open_image
+
+T = TypeVar("T")
+EVALUATION_BATCH = 64  # images
+
+
+class ImageSource(Protocol):
+    """The images of one split, by their index in it."""
+
+    def load(self, indices: Sequence[int]) -> Tensor:
+        """Returns what the model is fed with: features or normalised pixels, float32."""
+        ...
+
+    def feature_batches(self) -> Iterator[Features]:
+        """Yields the features of all images in order, for decoding."""
+        ...
+
+
+class CachedImages:
+    """Features of a frozen encoder, read from its cache."""
+
+    def __init__(self, cache: FeatureCache, dataset: Dataset) -> None:
+        self._cache = cache
+        self._ids = [image.id for image in dataset.images]
+
+    def load(self, indices: Sequence[int]) -> Tensor:
+        """Returns features: (images, cells, channels) or (images, channels)."""
+        return torch.from_numpy(self._read([self._ids[index] for index in indices]))
+
+    def feature_batches(self) -> Iterator[Features]:
+        """Yields the features of all images in order."""
+        for ids in split_batches(self._ids, EVALUATION_BATCH):
+            yield self._read(ids)
+
+    def _read(self, ids: Sequence[str]) -> Features:
+        return self._cache.features(ids).astype(np.float32)
+
+
+class DecodedImages:
+    """Pictures, decoded anew for every batch, for an encoder that is trained."""
+
+    def __init__(self, encoder: Encoder, dataset: Dataset, *, workers: int = 2) -> None:
+        self._encoder = encoder
+        self._paths = [image.path for image in dataset.images]
+        self._pool = ThreadPoolExecutor(workers)
+
+    def load(self, indices: Sequence[int]) -> Tensor:
+        """Returns normalised pixels: (images, 3, height, width)."""
+        pixels = self._encoder.preprocessing.normalise(self._pixels(indices))
+        return torch.from_numpy(np.ascontiguousarray(pixels))
+
+    def feature_batches(self) -> Iterator[Features]:
+        """Yields the features that the encoder gives as it is now, in evaluation mode."""
+        training = self._encoder.training
+        self._encoder.eval()
+        try:
+            for indices in split_batches(range(len(self._paths)), EVALUATION_BATCH):
+                yield self._encoder.encode(self._pixels(indices))
+        finally:
+            self._encoder.train(training)
+
+    def _pixels(self, indices: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        resize = self._encoder.preprocessing.resize
+        paths = [self._paths[index] for index in indices]
+        return np.stack(list(self._pool.map(lambda path: resize(open_image(path)), paths)))
+
+
+def prefetch(tasks: Sequence[Callable[[], T]], *, depth: int = 2) -> Iterator[T]:
+    """Yields the results of `tasks` in order; the next ones are computed on a thread meanwhile.
+
+    Args:
+        tasks: called once each, in order.
+        depth: how many results may wait; bounds the memory.
+    """
+    results: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+    stopped = threading.Event()
+
+    def offer(item: tuple[T | None, BaseException | None]) -> bool:
+        while not stopped.is_set():
+            try:
+                results.put(item, timeout=0.1)
+                return True
+            except queue.Full:
+                continue
+        return False
+
+    def work() -> None:
+        for task in tasks:
+            try:
+                item: tuple[T | None, BaseException | None] = (task(), None)
+            except BaseException as error:
+                item = (None, error)
+            if not offer(item) or item[1] is not None:
+                return
+
+    thread = threading.Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        for _ in tasks:
+            value, error = results.get()
+            if error is not None:
+                raise error
+            yield value  # type: ignore[misc]  # a task without error has a value
+    finally:
+        stopped.set()
+        thread.join()

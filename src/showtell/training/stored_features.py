@@ -1,0 +1,48 @@
+"""The feature cache of a run: the user's own, or one in the cache folder that all runs share."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from showtell.data.records import Dataset
+from showtell.encoders import Encoder, FeatureCache, extract_features
+from showtell.errors import CacheError
+from showtell.files import cache_folder
+
+if TYPE_CHECKING:
+    from showtell.training.trainer import Watcher
+
+
+def open_features(dataset: Dataset, encoder: Encoder, folder: Path | None, watcher: Watcher) -> FeatureCache:
+    """Returns the cached features of all images; what is missing is computed first.
+
+    Args:
+        dataset: the images that are needed.
+        encoder: a frozen encoder.
+        folder: the cache; None chooses one by the images and the encoder.
+        watcher: is told how it goes.
+
+    Raises:
+        CacheError: the cache belongs to another encoder or preprocessing, or is stale.
+    """
+    if folder is None:
+        names = "\n".join(sorted(f"{image.id}\t{image.path.resolve()}" for image in dataset.images))
+        key = hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+        folder = cache_folder() / "features" / f"{encoder.source.name}-{encoder.fingerprint[:12]}-{key}"
+    with contextlib.suppress(CacheError):  # several runs may read one complete cache at the same time
+        return FeatureCache.open(folder, encoder_fingerprint=encoder.fingerprint, dataset=dataset)
+    watcher.stage("features", len(dataset.images), "images")
+    done = 0
+
+    def advance(images: int, total: int) -> None:
+        nonlocal done
+        watcher.advance(images - done)
+        done = images
+
+    report = extract_features(dataset, encoder, folder, progress=advance)
+    if report.images:
+        watcher.note(f"features of {report.images:,} images in {folder}: {report.images_per_second:.0f} images/s")
+    return FeatureCache.open(folder, encoder_fingerprint=encoder.fingerprint, dataset=dataset)

@@ -1,0 +1,395 @@
+"""The trainer: epochs of teacher forcing, and after each one captions of the dev split, really decoded and scored.
+
+A run can be killed at any moment. It goes on from its last checkpoint and then gives, on a CPU in float32, bit for
+bit what an uninterrupted run gives: weights, optimiser, learning rate, random generator and place in the data are
+all restored.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from showtell.captioning import caption_feature_batches
+from showtell.data.records import Dataset
+from showtell.decoders import CaptionBatch
+from showtell.encoders import Encoder, build_encoder
+from showtell.errors import TrainingError, TrainingInterrupted
+from showtell.metrics import score
+from showtell.recipes import Recipe
+from showtell.text import Vocabulary
+from showtell.training.batches import EncodedCaption, collate, encode_captions, plan_epoch
+from showtell.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from showtell.training.history import History
+from showtell.training.model import CaptionModel, TorchBackend, build_decoder, make_bundle
+from showtell.training.optimization import create_optimizer, learning_rate_factor, set_learning_rate
+from showtell.training.run_folder import RunFolder
+from showtell.training.sources import CachedImages, DecodedImages, ImageSource, prefetch
+from showtell.training.stored_features import open_features
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes, as a progress bar."""
+
+    def stage(self, description: str, total: int, unit: str) -> None:
+        """A new stage begins: so many units are ahead."""
+        ...
+
+    def advance(self, amount: int, **values: float) -> None:
+        """So many units are done; values, as the loss, are to be shown."""
+        ...
+
+    def note(self, message: str) -> None:
+        """Something worth a line."""
+        ...
+
+
+class SilentWatcher:
+    """Tells nobody."""
+
+    def stage(self, description: str, total: int, unit: str) -> None:
+        """Ignores the stage."""
+
+    def advance(self, amount: int, **values: float) -> None:
+        """Ignores the progress."""
+
+    def note(self, message: str) -> None:
+        """Ignores the note."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished run gives."""
+
+    bundle: Path  # the best one
+    epochs: int  # that were trained, over all resumptions
+    best_epoch: int
+    scores: dict[str, float]  # of the best bundle on dev, greedy
+    seconds: float  # of training and evaluating, over all resumptions
+    captions_per_second: float  # in training, median over the epochs
+
+
+@dataclass
+class _Position:
+    """Where a run stands; saved with every checkpoint."""
+
+    epoch: int = 0  # finished epochs
+    batch: int = 0  # finished batches of the current epoch
+    step: int = 0  # optimiser steps so far
+    loss_sum: float = 0.0  # over the real tokens of the current epoch
+    tokens: int = 0
+    captions: int = 0
+    seconds: float = 0.0  # spent in the current epoch
+    best: float = -math.inf
+    best_epoch: int = 0
+    best_scores: dict[str, float] = field(default_factory=dict)
+    stale: int = 0  # evaluations since the best one
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**vars(self), "best": None if self.best == -math.inf else self.best}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> _Position:
+        try:
+            return cls(**{**values, "best": -math.inf if values["best"] is None else values["best"]})
+        except (KeyError, TypeError) as error:
+            raise TrainingError(f"The checkpoint lacks the run's position: {error}") from None
+
+
+def train(
+    recipe: Recipe,
+    dataset: Dataset,
+    output: Path,
+    *,
+    features: Path | None = None,
+    resume: bool = False,
+    include_encoder: bool = False,
+    tensorboard: bool = False,
+    watcher: Watcher | None = None,
+) -> TrainingResult:
+    """Trains a recipe and keeps the checkpoint whose greedy captions of dev have the best CIDEr.
+
+    Args:
+        recipe: what to train.
+        dataset: with images in "train" and "dev".
+        output: the run folder.
+        features: a feature cache to use or to fill; by default one in the user's cache folder.
+        resume: go on with the run in `output`.
+        include_encoder: copy a frozen encoder's weights into the bundle instead of referencing them.
+        tensorboard: also write event files.
+        watcher: is told how it goes.
+
+    Raises:
+        UsageError, ConfigError, SplitError, VocabularyError, EncoderError, CacheError: before anything is trained.
+        TrainingError: the loss is not finite, or the checkpoint does not fit.
+        TrainingInterrupted: Ctrl-C; the run was saved.
+    """
+    run = _Run(recipe, dataset, output, features, include_encoder, watcher or SilentWatcher())
+    return run.train(resume=resume, tensorboard=tensorboard)
+
+
+class _Run:
+    def __init__(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        output: Path,
+        features: Path | None,
+        include_encoder: bool,
+        watcher: Watcher,
+    ) -> None:
+        self.recipe, self.dataset, self.watcher = recipe, dataset, watcher
+        self.config = recipe.training
+        self.include_encoder = include_encoder
+        self.folder = RunFolder(output)
+        self.training_set, self.dev_set = dataset.split("train"), dataset.split("dev")
+        if self.config.dev_images:
+            self.dev_set = replace(self.dev_set, images=self.dev_set.images[: self.config.dev_images])
+        self.vocabulary = Vocabulary.from_captions(
+            (caption for image in self.training_set.images for caption in image.captions),
+            min_count=recipe.text.min_count,
+            max_words=recipe.text.max_words or None,
+        )
+        self.captions = encode_captions(self.training_set, self.vocabulary, recipe.text.max_length)
+        self.encoder = build_encoder(recipe.encoder, seed=self.config.seed)
+        decoder = build_decoder(recipe, channels=self.encoder.channels, vocab_size=len(self.vocabulary))
+        trainable = recipe.encoder.trainable
+        self.model = CaptionModel(decoder, self.encoder if trainable else None)
+        self.optimizer = create_optimizer(decoder, self.encoder if trainable else None, self.config)
+        self.features = features
+        self.position = _Position()
+        self.steps = len(self._plan(0)) * self.config.epochs
+
+    def train(self, *, resume: bool, tensorboard: bool) -> TrainingResult:
+        fingerprints = {
+            "data": self.dataset.fingerprint(),
+            "vocabulary": self.vocabulary.fingerprint(),
+            "encoder": self.encoder.fingerprint if not self.recipe.encoder.trainable else "trainable",
+        }
+        if self.folder.open(self.recipe, self.dataset, fingerprints, resume=resume):
+            self._restore()
+        else:
+            torch.manual_seed(self.config.seed)
+        source, dev_source = self._open_images()
+        history = History(self.folder.path, epochs=self.position.epoch, tensorboard=tensorboard)
+        parameters = sum(p.numel() for p in self.model.parameters())
+        self.watcher.note(
+            f"{len(self.captions):,} captions of {len(self.training_set.images):,} images, "
+            f"{len(self.vocabulary):,} words, {parameters:,} parameters"
+        )
+        try:
+            with _interruptible() as interrupted:
+                while self.position.epoch < self.config.epochs and not self._is_done():
+                    self._train_epoch(source, interrupted)
+                    self._finish_epoch(dev_source, history)
+                    self._save()
+                    if interrupted.is_set():
+                        self._stop()
+        finally:
+            history.close()
+        rates = sorted(entry["captions_per_second"] for entry in history.entries)
+        return TrainingResult(
+            bundle=self.folder.path / "bundles",
+            epochs=self.position.epoch,
+            best_epoch=self.position.best_epoch,
+            scores=self.position.best_scores,
+            seconds=history.seconds(),
+            captions_per_second=rates[len(rates) // 2] if rates else 0.0,
+        )
+
+    def _plan(self, epoch: int) -> list[list[int]]:
+        return plan_epoch(
+            self.captions,
+            batching=self.config.batching,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            epoch=epoch,
+        )
+
+    def _open_images(self) -> tuple[ImageSource, ImageSource]:
+        if self.recipe.encoder.trainable:
+            return DecodedImages(self.encoder, self.training_set), DecodedImages(self.encoder, self.dev_set)
+        images = replace(self.dataset, images=self.training_set.images + self.dev_set.images)
+        cache = open_features(images, self.encoder, self.features, self.watcher)
+        return CachedImages(cache, self.training_set), CachedImages(cache, self.dev_set)
+
+    def _is_done(self) -> bool:
+        return bool(self.config.patience) and self.position.stale >= self.config.patience
+
+    def _train_epoch(self, source: ImageSource, interrupted: threading.Event) -> None:
+        position = self.position
+        plan = self._plan(position.epoch)
+        ahead = plan[position.batch :]
+        self.model.train()
+        self.watcher.stage(
+            f"epoch {position.epoch + 1}/{self.config.epochs}", sum(len(batch) for batch in ahead), "captions"
+        )
+        started = saved = time.monotonic()
+        before = position.seconds
+        tasks = [partial(_load, source, [self.captions[index] for index in batch]) for batch in ahead]
+        for inputs, batch in prefetch(tasks):
+            loss, tokens = self._train_step(inputs, batch)
+            position.batch += 1
+            position.step += 1
+            position.loss_sum += loss * tokens
+            position.tokens += tokens
+            position.captions += len(batch.lengths)
+            position.seconds = before + time.monotonic() - started
+            self.watcher.advance(len(batch.lengths), loss=position.loss_sum / position.tokens)
+            if interrupted.is_set():
+                self._stop()
+            if time.monotonic() - saved > self.config.checkpoint_seconds:
+                self._save()
+                saved = time.monotonic()
+
+    def _train_step(self, inputs: Tensor, batch: CaptionBatch) -> tuple[float, int]:
+        """Makes one optimiser step; returns the mean loss over the real tokens, and their number."""
+        rate = set_learning_rate(
+            self.optimizer, learning_rate_factor(self.position.step, self.steps, self.config)
+        )
+        targets = batch.pack(batch.targets)  # (tokens)
+        with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_bf16()):
+            logits = self.model(inputs, batch)  # (tokens, vocab)
+        loss = cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The loss is {value} at step {self.position.step} of epoch {self.position.epoch + 1} (learning rate "
+                f"{rate:.2g}). Nothing of this step was kept. Lower training.learning_rate, keep training.clip_norm "
+                'above 0, or set training.precision = "float32".'
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip_norm:
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        self.optimizer.step()
+        return value, len(targets)
+
+    def _uses_bf16(self) -> bool:
+        # Measured (docs/experiments.md): casting costs a recurrent decoder on a CPU more than bf16 products save.
+        if self.config.precision == "auto":
+            return self.recipe.encoder.trainable and self.encoder.precision == "bf16"
+        return self.config.precision == "bf16"
+
+    def _finish_epoch(self, dev_source: ImageSource, history: History) -> None:
+        position = self.position
+        started = time.monotonic()
+        number = position.epoch + 1
+        scores: dict[str, float] | None = None
+        if number % self.config.evaluate_every == 0 or number == self.config.epochs:
+            scores = self._evaluate(dev_source)
+            position.stale += 1
+            if scores["CIDEr"] > position.best:
+                position.best, position.best_epoch, position.stale = scores["CIDEr"], number, 0
+                position.best_scores = scores
+                self._save_best(number, scores)
+        loss = position.loss_sum / position.tokens
+        entry = {
+            "epoch": number,
+            "step": position.step,
+            "loss": loss,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "captions_per_second": position.captions / max(position.seconds, 1e-9),
+            "seconds": position.seconds + time.monotonic() - started,
+            "dev": scores,
+        }
+        history.add(entry)
+        history.plot(self.folder.path / "plot.png")
+        shown = "" if scores is None else f", dev CIDEr {scores['CIDEr']:.3f}, Bleu_4 {scores['Bleu_4']:.3f}"
+        self.watcher.note(
+            f"epoch {number}: loss {loss:.3f}{shown}, {entry['captions_per_second']:.0f} captions/s, "
+            f"{entry['seconds']:.0f} s"
+        )
+        position.epoch, position.batch = number, 0
+        position.loss_sum, position.tokens, position.captions, position.seconds = 0.0, 0, 0, 0.0
+
+    def _evaluate(self, source: ImageSource) -> dict[str, float]:
+        """Captions dev greedily, whatever the recipe's search: it is quick, and it is the same for all recipes."""
+        self.model.eval()
+        backend = self._backend()
+        settings = replace(self.recipe.decoding, method="greedy", count=1)
+        self.watcher.stage("dev captions", len(self.dev_set.images), "images")
+        hypotheses: dict[str, str] = {}
+        captions = caption_feature_batches(backend, source.feature_batches(), settings)
+        for image, found in zip(self.dev_set.images, captions, strict=True):
+            hypotheses[image.id] = found[0].text
+            self.watcher.advance(1)
+        references = {image.id: image.captions for image in self.dev_set.images}
+        return score(references, hypotheses).corpus
+
+    def _backend(self) -> TorchBackend:
+        return TorchBackend(
+            self.encoder,
+            self.model.decoder,
+            preprocessing=self.encoder.preprocessing,
+            vocabulary=self.vocabulary,
+            grid=self.encoder.grid,
+        )
+
+    def _save_best(self, epoch: int, scores: dict[str, float]) -> None:
+        record = {"epoch": epoch, "images": len(self.dev_set.images), "method": "greedy", **scores}
+        bundle = make_bundle(
+            self.recipe,
+            self.model,
+            self.encoder,
+            self.vocabulary,
+            split_fingerprint=self.dataset.fingerprint(),
+            scores={"dev": record},
+            include_encoder=self.include_encoder,
+        )
+        self.folder.save_best(bundle, epoch)
+
+    def _save(self) -> None:
+        save_checkpoint(self.folder.checkpoint, self.model, self.optimizer, self.position.to_dict())
+
+    def _restore(self) -> None:
+        tensors, values = read_checkpoint(self.folder.checkpoint)
+        self.position = _Position.from_dict(values)
+        restore(tensors, self.model, self.optimizer)
+        self.watcher.note(f"resumed after epoch {self.position.epoch}, batch {self.position.batch}")
+
+    def _stop(self) -> None:
+        self._save()
+        raise TrainingInterrupted(
+            f"stopped and saved after epoch {self.position.epoch}, batch {self.position.batch}. "
+            f"Go on with the same command and --resume."
+        )
+
+
+def _load(source: ImageSource, captions: list[EncodedCaption]) -> tuple[Tensor, CaptionBatch]:
+    images, batch = collate(captions)
+    return source.load(images), batch
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C (or SIGTERM) into an event that is looked at between two steps; a second one is final."""
+    interrupted = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield interrupted  # signal handlers belong to the main thread
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

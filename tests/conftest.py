@@ -1,0 +1,71 @@
+"""What all tests share: the shape checks, the number of threads, and real photographs."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+# Before anything imports torch: two threads everywhere, since sums in another order differ in their last bits
+# and a container often sees more processors than it may use. Processes that tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import pytest
+from jaxtyping import install_import_hook
+from PIL import Image
+
+# Checks the shapes and types that the decoders declare, in the test run only.
+install_import_hook("showtell.decoders", "beartype.beartype")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with Flickr8k, COCO and backbone weights, which are not part of the project."""
+    folder = Path(os.environ.get("SHOWTELL_SHARED") or ROOT.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"needs the Flickr8k and COCO material, which is not at {folder} (set $SHOWTELL_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six real photographs as JPEG files in one folder, in the order of their names.
+
+    Width x height: astronaut 512x512, cat 451x300, coffee 600x400, china, flower and rocket 640x427.
+    They come inside the packages scikit-image and scikit-learn, so nothing is downloaded.
+    """
+    sources = {
+        "astronaut": _inside("skimage", "data/astronaut.png"),
+        "cat": _inside("skimage", "data/chelsea.png"),
+        "china": _inside("sklearn", "datasets/images/china.jpg"),
+        "coffee": _inside("skimage", "data/coffee.png"),
+        "flower": _inside("sklearn", "datasets/images/flower.jpg"),
+        "rocket": _inside("skimage", "data/rocket.jpg"),
+    }
+    folder = tmp_path_factory.mktemp("photographs")
+    paths = []
+    for name, source in sources.items():
+        path = folder / f"{name}.jpg"
+        with Image.open(source) as image:
+            image.convert("RGB").save(path, quality=90)
+        paths.append(path)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def clean_environment() -> dict[str, str]:
+    """The environment for processes that tests start: no coverage hooks, no colours, this Python first."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
+    return environment
+
+
+def _inside(package: str, file: str) -> Path:
+    # Found without importing the package, which would take a second.
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(f"the test extra {package} is not installed: pip install -e '.[dev]'")
+    return Path(spec.origin).parent / file
