@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -20,11 +18,11 @@ OWNERS = [0, 1, 2, 0, 1]
 
 
 @pytest.fixture(params=list_decoders())
-def decoder(request: pytest.FixtureRequest) -> Iterator[Decoder]:
+def decoder(request: pytest.FixtureRequest) -> Decoder:
     torch.manual_seed(0)
     kind = request.param
     needs = DECODERS[kind][1].needs
-    yield create_decoder(kind, {}, features=needs, channels=CHANNELS, vocab_size=VOCAB).eval()
+    return create_decoder(kind, {}, features=needs, channels=CHANNELS, vocab_size=VOCAB).eval()
 
 
 def make_features(decoder: Decoder, seed: int = 1) -> torch.Tensor:
@@ -97,16 +95,15 @@ def test_packed_loss_is_the_mean_over_real_tokens(decoder: Decoder) -> None:
             if step < length:
                 by_hand.append(-torch.log_softmax(logits[offset], 0)[batch.targets[row, step]])
                 offset += 1
-    torch.testing.assert_close(
-        cross_entropy(logits, batch.pack(batch.targets)), torch.stack(by_hand).mean()
-    )
+    torch.testing.assert_close(cross_entropy(logits, batch.pack(batch.targets)), torch.stack(by_hand).mean())
 
 
 def test_every_parameter_gets_a_gradient_and_the_image_matters(decoder: Decoder) -> None:
     batch = make_batch()
     features = make_features(decoder).requires_grad_()
     cross_entropy(decoder(features, batch), batch.pack(batch.targets)).backward()
-    assert features.grad is not None and features.grad.abs().sum() > 0
+    assert features.grad is not None
+    assert features.grad.abs().sum() > 0
     without = [
         name
         for name, parameter in decoder.named_parameters()
@@ -166,7 +163,9 @@ def test_unknown_decoder_and_key_name_the_nearest() -> None:
         create_decoder("show-tell", {"hiden_size": 3}, features="pooled", channels=4, vocab_size=9)
     with pytest.raises(ConfigError, match=r"decoder.hidden_size must be of type int. Received: '3' \(str\)"):
         create_decoder("show-tell", {"hidden_size": "3"}, features="pooled", channels=4, vocab_size=9)
-    with pytest.raises(ConfigError, match=r"decoder.dropout must be at least 0.0 and at most 0.95. Received: 2.0"):
+    with pytest.raises(
+        ConfigError, match=r"decoder.dropout must be at least 0.0 and at most 0.95. Received: 2.0"
+    ):
         create_decoder("show-tell", {"dropout": 2}, features="pooled", channels=4, vocab_size=9)
 
 

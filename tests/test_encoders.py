@@ -346,14 +346,18 @@ def test_a_hub_that_cannot_be_reached(tmp_path: Path, clean_environment: dict[st
     assert "--weights FILE" in result.stdout
 
 
+@pytest.mark.parametrize("has_operators", [False, True])
 def test_torchvision_of_another_torch_is_made_to_import(
-    tmp_path: Path, clean_environment: dict[str, str]
+    tmp_path: Path, clean_environment: dict[str, str], has_operators: bool
 ) -> None:
     package = tmp_path / "torchvision"
     package.mkdir()
     (package / "__init__.py").write_text(
         "import torch\n"
+        "schema = '(Tensor dets, Tensor scores, float iou_threshold) -> Tensor'\n"
         "for name in ('nms', 'qnms'):\n"
+        f"    if {has_operators}:\n"
+        "        torch.library.define(f'torchvision::{name}', schema)\n"
         "    torch.library.register_fake(f'torchvision::{name}')(lambda dets, scores, iou_threshold: dets)\n"
         "ready = True\n"
     )

@@ -1,4 +1,4 @@
-"""Weights files: what is read, what is refused, how a file says it wants to be built, and where files are found."""
+"""Weights files: what is read and what is refused, how a file wants to be built, where files are found."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path, form: str) -> No
     else:
         path.write_bytes(pickle.dumps({"extra": _Runs(target)}))
     with pytest.raises(
-        EncoderError, match="refused: the checkpoint is a pickle that asks for .*run code"
+        EncoderError, match=r"refused: .* a pickle that holds more than tensors.*could run code"
     ) as caught:
         build(path)
     assert not target.exists()
@@ -146,7 +146,7 @@ def test_damaged_files(tmp_path: Path, state: dict[str, Tensor], suffix: str, da
         safetensors.torch.save_file(state, path)
     whole = path.read_bytes()
     contents = {
-        "truncated": whole[: len(whole) // 2], "empty": b"", "text": b"<html>404</html>" * 20, "zeros": bytes(5000)
+        "truncated": whole[: len(whole) // 2], "empty": b"", "text": b"<html>" * 20, "zeros": bytes(999)
     }  # fmt: skip
     path.write_bytes(contents[damage])
     with pytest.raises(EncoderError, match="damaged") as caught:
@@ -210,7 +210,7 @@ def test_metadata_that_names_no_module(tmp_path: Path, state: dict[str, Tensor])
 def test_metadata_arguments_that_timm_refuses(tmp_path: Path, state: dict[str, Tensor]) -> None:
     path = tmp_path / "wrong.safetensors"
     safetensors.torch.save_file(state, path, {"timm": f"create_model('{TINY}', colour='red')"})
-    with pytest.raises(EncoderError, match="cannot be built with .*colour"):
+    with pytest.raises(EncoderError, match=r"cannot be built with .*colour"):
         build(path)
 
 

@@ -120,7 +120,9 @@ def find_bundle(model: Path) -> Path:
     if not model.exists():
         raise BundleError(f"{model}: no such model. Give a bundle folder or a run folder.")
     if (model / "recipe.json").is_file():
-        raise BundleError(f"{model}: a run without a finished evaluation yet. Go on training it with --resume.")
+        raise BundleError(
+            f"{model}: a run without a finished evaluation yet. Go on training it with --resume."
+        )
     raise BundleError(f"{model}: not a bundle (no bundle.json) and not a run folder (no best.json).")
 
 
@@ -142,7 +144,11 @@ def load_bundle(model: Path) -> Bundle:
         )
     try:
         included = manifest["encoder"]["included"]
-        for name in ("vocabulary.json", "decoder.safetensors", *(["encoder.safetensors"] if included else [])):
+        for name in (
+            "vocabulary.json",
+            "decoder.safetensors",
+            *(["encoder.safetensors"] if included else []),
+        ):
             _check_file(folder / name, manifest["files"][name])
         vocabulary = Vocabulary.load(folder / "vocabulary.json")
         if len(vocabulary) != manifest["vocabulary"]["size"]:
@@ -151,6 +157,7 @@ def load_bundle(model: Path) -> Bundle:
                 f"{manifest['vocabulary']['size']}. They belong to different bundles."
             )
         encoder = manifest["encoder"]
+        _check_kinds(folder / "bundle.json", manifest)
         return Bundle(
             recipe=Recipe.from_dict(manifest["recipe"], f"{folder / 'bundle.json'}: recipe"),
             vocabulary=vocabulary,
@@ -170,6 +177,21 @@ def load_bundle(model: Path) -> Bundle:
         raise
     except ShowtellError as error:
         raise BundleError(f"{folder}: {error}") from None
+
+
+def _check_kinds(path: Path, manifest: Mapping[str, Any]) -> None:
+    """Raises BundleError where a value that is passed on as it is has another type than it was written with."""
+    encoder = manifest["encoder"]
+    for name, value, kind in (
+        ("encoder.source", encoder["source"], dict),
+        ("encoder.fingerprint", encoder["fingerprint"], str),
+        ("encoder.channels", encoder["channels"], int),
+        ("encoder.cells", encoder["cells"], int),
+        ("split_fingerprint", manifest["split_fingerprint"], str),
+        ("scores", manifest["scores"], dict),
+    ):
+        if not isinstance(value, kind):
+            raise BundleError(f"{path}: damaged: {name} must be of type {kind.__name__}. Received: {value!r}")
 
 
 def _check_file(path: Path, expected: str) -> None:

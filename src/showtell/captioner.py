@@ -56,7 +56,9 @@ class Captioner:
         name: for reports and messages.
     """
 
-    def __init__(self, backend: Backend, settings: DecodingSettings, *, digest: str = "", name: str = "") -> None:
+    def __init__(
+        self, backend: Backend, settings: DecodingSettings, *, digest: str = "", name: str = ""
+    ) -> None:
         self.backend = backend
         self.settings = settings
         self.digest = digest
@@ -94,7 +96,9 @@ class Captioner:
         settings = settings or self.settings
         index = 0
         for batch in _decode_ahead(images, self.backend.preprocessing.resize, workers):
-            positions = [index + place for place, item in enumerate(batch) if not isinstance(item, ImageError)]
+            positions = [
+                index + place for place, item in enumerate(batch) if not isinstance(item, ImageError)
+            ]
             pixels = [item for item in batch if not isinstance(item, ImageError)]
             captions: Iterator[list[Caption]] = iter(())
             if pixels:

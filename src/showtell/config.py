@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import inspect
+import itertools
+import math
 import textwrap
 import tomllib
 import types
@@ -34,6 +36,8 @@ class EncoderConfig:
     """"imagenet" (through timm's hub), "random", or a file: .safetensors, or .pth read weights-only"""
     image_size: int = 0
     """height and width in pixels; 0 is the backbone's own"""
+    output_stride: int = 0
+    """pixels per cell of the grid: 8 or 16 give a finer grid where the backbone can; 0 is its own, mostly 32"""
     fit: str = "squash"
     """"squash" keeps the whole picture and ignores the aspect ratio; "crop" cuts out the centre"""
     trainable: bool = False
@@ -46,6 +50,10 @@ class EncoderConfig:
         check_choice("encoder.fit", self.fit, ("squash", "crop"))
         check_choice("encoder.precision", self.precision, ("auto", "bf16", "float32"))
         check_range("encoder.image_size", self.image_size, minimum=0)
+        if self.output_stride not in (0, 8, 16):
+            raise ConfigError(
+                f"encoder.output_stride must be 8, 16, or 0 for the backbone's own. Received: {self.output_stride}"
+            )
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class TrainingConfig:
     label_smoothing: float = 0.0
     """the probability spread over all words (Szegedy et al. 2016, section 7)"""
     precision: str = "auto"
-    """"auto" (bf16 where the processor has it), "bf16" or "float32" """
+    """"auto" (bf16 for a trainable encoder on a processor with matrix units, else float32), "bf16" or "float32" """
     patience: int = 0
     """stop after this many evaluations without a better dev score; 0 never stops early"""
     evaluate_every: int = 1
@@ -118,9 +126,9 @@ class TrainingConfig:
             ("weight_decay", 0.0),
             ("clip_norm", 0.0),
             ("checkpoint_seconds", 0.0),
-            ("seed", 0),
         ):
             check_range(f"training.{name}", getattr(self, name), minimum=minimum)
+        check_range("training.seed", self.seed, minimum=0, maximum=2**63 - 1)  # what torch takes
         for name in ("learning_rate", "encoder_learning_rate"):
             if not 0 < getattr(self, name) < 10:
                 raise ConfigError(
@@ -140,10 +148,11 @@ def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
 
 
 def check_range(key: str, value: float, *, minimum: float, maximum: float | None = None) -> None:
-    """Raises ConfigError unless `minimum <= value <= maximum`; not-a-number is refused too."""
-    if not value >= minimum or (maximum is not None and not value <= maximum):
+    """Raises ConfigError unless `minimum <= value <= maximum`; infinity and not-a-number are refused, too."""
+    if not minimum <= value < math.inf or (maximum is not None and value > maximum):
         upto = "" if maximum is None else f" and at most {maximum}"
-        raise ConfigError(f"{key} must be at least {minimum}{upto}. Received: {value!r}")
+        finite = " and finite" if value == math.inf else ""
+        raise ConfigError(f"{key} must be at least {minimum}{upto}{finite}. Received: {value!r}")
 
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
@@ -184,8 +193,10 @@ def _convert(value: Any, kind: Any, key: str) -> Any:
         kind = next(option for option in options if option is not type(None))
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, bool) and kind is not bool or not isinstance(value, kind):
-        raise ConfigError(f"{key} must be of type {kind.__name__}. Received: {value!r} ({type(value).__name__})")
+    if (isinstance(value, bool) and kind is not bool) or not isinstance(value, kind):
+        raise ConfigError(
+            f"{key} must be of type {kind.__name__}. Received: {value!r} ({type(value).__name__})"
+        )
     return value
 
 
@@ -194,7 +205,7 @@ def describe_fields(cls: type[Any]) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(cls)))
     body = tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else []
     texts: dict[str, str] = {}
-    for field, text in zip(body, body[1:]):
+    for field, text in itertools.pairwise(body):
         if (
             isinstance(field, ast.AnnAssign)
             and isinstance(field.target, ast.Name)

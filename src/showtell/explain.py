@@ -7,7 +7,7 @@ preprocessing squashes, the centre where it crops. Row i of the attention belong
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -41,12 +41,16 @@ def attention_maps(
         UsageError: the caption has no attention, or one that does not fit the grid.
     """
     if caption.attention is None:
-        raise UsageError("This captioner has no attention, so there is nothing to show. Use an attend-* model.")
+        raise UsageError(
+            "This captioner has no attention, so there is nothing to show. Use an attend-* model."
+        )
     rows, columns = grid
     if caption.attention.shape[1] != rows * columns:
-        raise UsageError(f"The attention has {caption.attention.shape[1]} cells, but the grid is {rows}x{columns}.")
+        raise UsageError(
+            f"The attention has {caption.attention.shape[1]} cells, but the grid is {rows}x{columns}."
+        )
     width, height = size
-    left, top, right, bottom = _seen_box(size, preprocessing)
+    left, top, right, bottom = (round(edge) for edge in preprocessing.seen_box(width, height))
     maps = np.zeros((len(caption.attention), height, width), dtype=np.float32)
     for word, weights in enumerate(caption.attention):
         cells = Image.fromarray(weights.reshape(rows, columns).astype(np.float32))
@@ -56,7 +60,12 @@ def attention_maps(
 
 
 def draw_attention(
-    image: Image.Image, caption: Caption, grid: tuple[int, int], preprocessing: Preprocessing, *, columns: int = 5
+    image: Image.Image,
+    caption: Caption,
+    grid: tuple[int, int],
+    preprocessing: Preprocessing,
+    *,
+    columns: int = 5,
 ) -> Image.Image:
     """Draws the picture, and for each word of the caption where the captioner looked before it wrote it.
 
@@ -67,8 +76,53 @@ def draw_attention(
         preprocessing: of the encoder.
         columns: tiles in a row.
     """
-    height = max(1, round(TILE * image.height / image.width))
-    small = image.resize((TILE, height), Image.Resampling.LANCZOS)
+    tiles = _draw_tiles(image, caption, grid, preprocessing, TILE)
+    return _lay_out(tiles, ["", *caption.words], caption.text, columns)
+
+
+def draw_attention_row(
+    image: Image.Image,
+    caption: Caption,
+    grid: tuple[int, int],
+    preprocessing: Preprocessing,
+    *,
+    words: Container[str],
+    tiles: int,
+    width: int = TILE,
+) -> Image.Image:
+    """Draws the picture and, in one row with it, where the captioner looked for the words that matter.
+
+    Rows with equal `tiles` and `width` are equally wide, so that they can stand below each other.
+
+    Args:
+        image: the original picture, upright, in RGB.
+        caption: with attention; the whole of it is the row's title.
+        grid: rows and columns of the encoder's cells.
+        preprocessing: of the encoder.
+        words: those that get a tile.
+        tiles: how many tiles fit into the row, the picture's own counted; words beyond that get none.
+        width: of a tile, in pixels.
+    """
+    drawn = _draw_tiles(image, caption, grid, preprocessing, width)
+    chosen = [(tile, word) for tile, word in zip(drawn[1:], caption.words) if word in words][: tiles - 1]
+    blank = Image.new("RGB", drawn[0].size, PAPER)
+    chosen += [(blank, "")] * (tiles - 1 - len(chosen))
+    return _lay_out(
+        [drawn[0], *(tile for tile, _ in chosen)], ["", *(word for _, word in chosen)], caption.text, tiles
+    )
+
+
+def draw_sheet(pictures: Sequence[Image.Image], title: str, *, columns: int = 1) -> Image.Image:
+    """Puts drawn pictures below each other, with a title."""
+    return _grid(list(pictures), title, columns)
+
+
+def _draw_tiles(
+    image: Image.Image, caption: Caption, grid: tuple[int, int], preprocessing: Preprocessing, width: int
+) -> list[Image.Image]:
+    """Returns the picture, and for each word the picture with what was not looked at dimmed."""
+    height = max(1, round(width * image.height / image.width))
+    small = image.resize((width, height), Image.Resampling.LANCZOS)
     maps = attention_maps(caption, grid, small.size, preprocessing)
     pixels = np.asarray(small, dtype=np.float32)
     tiles = [small]
@@ -77,13 +131,7 @@ def draw_attention(
         share = weights[..., None]
         mixed = pixels * (0.25 + 0.75 * share) * (1 - 0.25 * share) + GLOW * 0.25 * share
         tiles.append(Image.fromarray(mixed.clip(0, 255).astype(np.uint8)))
-    labels = ["", *caption.words]
-    return _lay_out(tiles, labels, caption.text, columns)
-
-
-def draw_sheet(pictures: Sequence[Image.Image], title: str, *, columns: int = 1) -> Image.Image:
-    """Puts drawn pictures below each other, with a title."""
-    return _grid([picture for picture in pictures], title, columns)
+    return tiles
 
 
 def _lay_out(tiles: Sequence[Image.Image], labels: Sequence[str], title: str, columns: int) -> Image.Image:
@@ -126,13 +174,3 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: 
         else:
             lines[-1] = longer
     return lines if text else []
-
-
-def _seen_box(size: tuple[int, int], preprocessing: Preprocessing) -> tuple[int, int, int, int]:
-    width, height = size
-    if preprocessing.fit == "squash":
-        return 0, 0, width, height
-    scale = min(width / preprocessing.width, height / preprocessing.height)
-    seen = round(preprocessing.width * scale), round(preprocessing.height * scale)
-    left, top = (width - seen[0]) // 2, (height - seen[1]) // 2
-    return left, top, left + seen[0], top + seen[1]

@@ -10,14 +10,17 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+PARTIAL = ".part"  # how the names of unfinished files end
+
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all: to a neighbour first, then renamed over the old one.
 
     Raises:
         OSError: the disk is full or the folder is not writable; the old file is untouched and nothing is left over.
+            Its `filename` is `path`.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -25,10 +28,18 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         Path(name).chmod(0o666 & ~_umask())  # mkstemp's own mode hides the file from everybody else
         Path(name).replace(path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             Path(name).unlink()
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a failed write names no file
         raise
+
+
+def remove_partial_files(folder: Path) -> None:
+    """Removes what writers that were killed left in a folder."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Any) -> None:

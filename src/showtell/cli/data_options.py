@@ -85,6 +85,12 @@ def add_split_options(parser: Parser) -> None:
     group.add_argument(
         "--split-seed", metavar="N", type=integer(minimum=0), default=0, help="with split (default 0)"
     )
+    group.add_argument(
+        "--splits",
+        metavar="FILE",
+        type=existing,
+        help="the splits.json of a run: the same images in the same splits as there, whatever the data say",
+    )
 
 
 def read_data(arguments: argparse.Namespace) -> Dataset:
@@ -105,26 +111,30 @@ def _read(arguments: argparse.Namespace, *, resolve: bool) -> Dataset:
         for column in ("image", "caption", "split")
         if (name := getattr(arguments, f"{column}_column")) is not None
     }
-    datasets = []
-    for path in arguments.data:
-        dataset = read_dataset(
+    datasets = [
+        read_dataset(
             path,
             format=arguments.format,
             images=arguments.images,
             restval=arguments.restval,
             columns=columns or None,
         )
-        if resolve:
-            dataset = _resolve(dataset, arguments)
-            _log_problems(dataset)
-        datasets.append(dataset)
-    return datasets[0] if len(datasets) == 1 else join_datasets(datasets)
+        for path in arguments.data
+    ]
+    # Joined before images are divided, so that a near-duplicate in another set is found, too.
+    dataset = datasets[0] if len(datasets) == 1 else join_datasets(datasets)
+    if not resolve:
+        return dataset
+    _log_problems(dataset)
+    return _resolve(dataset, arguments)
 
 
 def _resolve(dataset: Dataset, arguments: argparse.Namespace) -> Dataset:
     from showtell.data.duplicates import find_duplicates
-    from showtell.data.splits import resolve_splits
+    from showtell.data.splits import apply_splits, load_splits, resolve_splits
 
+    if arguments.splits is not None:
+        return apply_splits(dataset, load_splits(arguments.splits).splits)
     fractions = {"dev": arguments.dev_fraction, "test": arguments.test_fraction}
     splitting = arguments.unsplit == "split" and None in dataset.counts()
     groups: list[tuple[str, ...]] = []

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from showtell.cli.arguments import Commands, add_command, integer, writable_folder
+from showtell.cli.progress import BarWatcher
 
 
 def add_parser(commands: Commands) -> None:
@@ -30,5 +31,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the demo and prints the path of the picture."""
     from showtell.demo import run_demo
 
-    print(run_demo(arguments.output, seed=arguments.seed))
+    with BarWatcher() as watcher:
+        picture = run_demo(arguments.output, seed=arguments.seed, watcher=watcher)
+    print(picture)
     return 0

@@ -85,6 +85,7 @@ def run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             include_encoder=arguments.include_encoder,
             tensorboard=arguments.tensorboard,
+            split_seed=arguments.split_seed if arguments.unsplit == "split" else None,
             watcher=watcher,
         )
     log(f"the best captioner is in {result.bundle} (epoch {result.best_epoch} of {result.epochs})")

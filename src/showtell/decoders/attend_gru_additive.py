@@ -78,4 +78,5 @@ class AttendGruAdditiveDecoder(Decoder):
 
     def logits(self, outputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
         """The two dense layers."""
-        return self.output(self.dropout(self.dense(outputs)))
+        logits: Tensor = self.output(self.dropout(self.dense(outputs)))
+        return logits

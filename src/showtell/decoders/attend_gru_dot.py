@@ -82,4 +82,5 @@ class AttendGruDotDecoder(Decoder):
 
     def logits(self, outputs: Float[Tensor, "rows size"]) -> Float[Tensor, "rows vocab"]:
         """The linear output layer."""
-        return self.output(self.dropout(outputs))
+        logits: Tensor = self.output(self.dropout(outputs))
+        return logits

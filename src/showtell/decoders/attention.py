@@ -27,7 +27,8 @@ class AdditiveAttention(nn.Module):
 
     def project(self, features: Float[Tensor, "rows cells channels"]) -> Float[Tensor, "rows cells size"]:
         """Returns the keys."""
-        return self.key(features)
+        keys: Tensor = self.key(features)
+        return keys
 
     def forward(
         self,

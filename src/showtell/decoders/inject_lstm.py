@@ -79,4 +79,5 @@ class InjectLstmDecoder(Decoder):
 
     def logits(self, outputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
         """The narrow layer and the output layer."""
-        return self.output(self.dropout(elu(self.narrow(outputs))))
+        logits: Tensor = self.output(self.dropout(elu(self.narrow(outputs))))
+        return logits

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
 
 from showtell.config import check_range
 from showtell.decoders.base import CaptionBatch, Decoder, Memory, State
@@ -53,7 +54,12 @@ class ShowTellDecoder(Decoder):
 
     def project(self, features: Float[Tensor, "images channels"]) -> Memory:
         """Returns the embedded image: (images, embedding)."""
-        return (self.norm(self.image(features)),)
+        image = self.image(features)
+        if self.training and len(image) == 1 and isinstance(self.norm, nn.BatchNorm1d):
+            # One image has no batch statistics; the running ones serve.
+            norm = self.norm
+            return (batch_norm(image, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps),)
+        return (self.norm(image),)
 
     def start(self, memory: Memory) -> State:
         """Feeds the image; returns hidden and cell state, each (rows, hidden)."""
@@ -77,4 +83,5 @@ class ShowTellDecoder(Decoder):
 
     def logits(self, outputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
         """The linear output layer."""
-        return self.output(self.dropout(outputs))
+        logits: Tensor = self.output(self.dropout(outputs))
+        return logits

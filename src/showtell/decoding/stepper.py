@@ -1,7 +1,7 @@
 """What the search asks of a model: one decoder bound to the features of a batch of images.
 
-The search is written once, over NumPy arrays, so that a decoder in torch and an exported one are driven by the
-same code. A *row* is one unfinished caption; several rows may belong to one image.
+The search is written once, over NumPy arrays, so that a decoder in torch and an exported one are driven by
+the same code. A *row* is one unfinished caption; several rows may belong to one image.
 """
 
 from __future__ import annotations

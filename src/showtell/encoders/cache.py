@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +47,7 @@ class FeatureCache:
     time.
     """
 
-    def __init__(self, folder: Path, contents: Contents, file: BinaryIO) -> None:
+    def __init__(self, folder: Path, contents: Contents, descriptor: int) -> None:
         self.folder = folder
         self.fingerprint: str = contents.encoder["fingerprint"]
         self.encoder = contents.encoder
@@ -54,7 +55,8 @@ class FeatureCache:
         self.grid: tuple[int, int] = tuple(contents.encoder["grid"])  # rows and columns of cells
         self.unreadable = contents.unreadable
         self._contents = contents
-        self._file = file
+        self._descriptor = descriptor
+        self._close = weakref.finalize(self, os.close, descriptor)
         self._lock = threading.Lock()
 
     @classmethod
@@ -191,7 +193,7 @@ class FeatureCache:
 
     def close(self) -> None:
         """Closes the file; the cache cannot be read afterwards."""
-        self._file.close()
+        self._close()
 
     def __enter__(self) -> FeatureCache:
         return self
@@ -200,14 +202,16 @@ class FeatureCache:
         self.close()
 
     def _read_row(self, row: int, target: HalfArray) -> None:
+        if not self._close.alive:
+            raise CacheError(f"{self.folder}: the cache was closed; open it again to read features.")
         size = self._contents.row_bytes
         offset = HEADER_BYTES + row * size
         if hasattr(os, "pread"):
-            data = os.pread(self._file.fileno(), size, offset)
+            data = os.pread(self._descriptor, size, offset)
         else:
             with self._lock:  # Windows has no read at a position
-                self._file.seek(offset)
-                data = self._file.read(size)
+                os.lseek(self._descriptor, offset, os.SEEK_SET)
+                data = os.read(self._descriptor, size)
         if len(data) != size:
             raise CacheError(
                 f"{self.folder / DATA}: truncated while in use: row {row} is not there. Extract the features "
@@ -216,11 +220,11 @@ class FeatureCache:
         target[:] = np.frombuffer(data, dtype="<f2").reshape(target.shape)
 
 
-def _open_data(folder: Path, contents: Contents) -> BinaryIO:
+def _open_data(folder: Path, contents: Contents) -> int:
     path = folder / DATA
     try:
-        file = path.open("rb", buffering=0)
-        actual = os.fstat(file.fileno()).st_size
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        actual = os.fstat(descriptor).st_size
     except OSError as error:
         raise CacheError(
             f"{path}: cannot be read ({error.strerror}), though {MANIFEST} lists {len(contents.images)} "
@@ -228,12 +232,12 @@ def _open_data(folder: Path, contents: Contents) -> BinaryIO:
         ) from None
     expected = HEADER_BYTES + contents.rows * contents.row_bytes
     if actual < expected:
-        file.close()
+        os.close(descriptor)
         raise CacheError(
             f"{path}: truncated: {actual:,} bytes, and the manifest's {contents.rows} rows need "
             f"{expected:,}. Copy it again, whole, or extract the features again with --rebuild."
         )
-    return file  # FileIO reads bytes as BinaryIO does
+    return descriptor
 
 
 def _describe_change(image: CaptionedImage) -> str:

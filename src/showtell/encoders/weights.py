@@ -110,15 +110,13 @@ def read_weights(path: Path) -> WeightsFile:
     except SafetensorError as error:
         raise EncoderError(f"{path}: damaged or truncated, not a sound .safetensors file: {error}") from None
     except pickle.UnpicklingError as error:
-        # torch's own message advises to read the file in the way that runs what it holds.
+        # Without torch's own message, which advises to read the file in the way that runs what it holds.
         code = re.search(r"(?i)global:? (?:GLOBAL )?([\w.]+)", str(error))
-        if code is not None:
-            raise EncoderError(
-                f"{path}: refused: the checkpoint is a pickle that asks for {code[1]}, and loading it could "
-                "run code. Ask its publisher for a .safetensors file, or a checkpoint of the state_dict "
-                "alone."
-            ) from None
-        raise EncoderError(f"{path}: damaged, or not a PyTorch checkpoint of tensors.") from None
+        holds = f"more than tensors (it asks for {code[1]})" if code is not None else "more than tensors"
+        raise EncoderError(
+            f"{path}: refused: it is damaged, or a pickle that holds {holds}, and loading that could run "
+            "code. Ask its publisher for a .safetensors file, or a checkpoint of the state_dict alone."
+        ) from None
     except (OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise EncoderError(
             f"{path}: damaged or truncated, cannot be read ({type(error).__name__}: {_first_line(error)})"
@@ -271,5 +269,5 @@ def _suffixes() -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0].partition(". ")[0][:200] if text else type(error).__name__
+    text = str(error).strip().partition("\n")[0].partition(". ")[0].partition(" (")[0]
+    return "not in a format that can be read safely" if "weights_only" in text else text[:200] or "no reason"

@@ -89,6 +89,8 @@ def create_backbone(name: str, arguments: Mapping[str, Any], *, pretrained: bool
             f"timm publishes no ImageNet weights for {name}. Give a weights file (--weights FILE, or "
             'encoder.weights = "FILE"), or encoder.weights = "random".'
         )
+    if "output_stride" in arguments:
+        _check_strides(name, arguments)
     try:
         return _as_module(timm.create_model(name, pretrained=pretrained, **{**arguments, "num_classes": 0}))
     except Exception as error:  # the hub's clients raise classes of their own, which change between releases
@@ -161,6 +163,18 @@ def classifier_prefixes(name: str) -> tuple[str, ...]:
     names = settings.classifier if settings is not None else None
     listed = (names,) if isinstance(names, str) else tuple(names or ())
     return (*listed, "AuxLogits")
+
+
+def _check_strides(name: str, arguments: Mapping[str, Any]) -> None:
+    """Raises EncoderError unless the backbone can be built with this output stride."""
+    try:
+        with torch.device("meta"):  # shapes alone: nothing is computed or fetched
+            timm.create_model(name, pretrained=False, **{**arguments, "num_classes": 0})
+    except Exception as error:  # backbones refuse arguments in their own ways
+        raise EncoderError(
+            f"The backbone {name} cannot be built with encoder.output_stride = {arguments['output_stride']}: "
+            f"{_first_line(error)}. Leave it at 0 for the backbone's own, or take a ResNet."
+        ) from error
 
 
 def _as_module(backbone: Any) -> nn.Module:

@@ -74,7 +74,7 @@ class Preprocessing:
         if image.mode != "RGB":
             image = open_image(image)
         if image.size != (self.width, self.height):
-            box = self._crop_box(*image.size) if self.fit == "crop" else None
+            box = self.seen_box(*image.size) if self.fit == "crop" else None
             image = image.resize((self.width, self.height), _FILTERS[self.interpolation], box=box)
         return np.array(image, dtype=np.uint8)
 
@@ -143,8 +143,13 @@ class Preprocessing:
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def _crop_box(self, width: int, height: int) -> tuple[float, float, float, float]:
-        """Returns the largest centred part of the picture that has the target's aspect ratio."""
+    def seen_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+        """Returns the part of a picture that the encoder sees, as (left, top, right, bottom) in pixels.
+
+        With "squash" it is all of it; with "crop" the largest centred part that has the target's aspect ratio.
+        """
+        if self.fit == "squash":
+            return 0.0, 0.0, float(width), float(height)
         scale = min(width / self.width, height / self.height)
         part_width, part_height = min(width, self.width * scale), min(height, self.height * scale)
         left, top = (width - part_width) / 2, (height - part_height) / 2

@@ -54,7 +54,9 @@ class Recipe:
         for key, value in tables.items():
             if key not in (*SECTIONS, "name", "source"):
                 near = did_you_mean(key, (*SECTIONS, "name", "source"))
-                raise ConfigError(f"{where} has an unknown section {key!r}.{near} Sections: {', '.join(SECTIONS)}.")
+                raise ConfigError(
+                    f"{where} has an unknown section {key!r}.{near} Sections: {', '.join(SECTIONS)}."
+                )
             if isinstance(value, Mapping) != (key in SECTIONS):
                 kind = "a table" if key in SECTIONS else "text"
                 raise ConfigError(f"{where}: {key} must be {kind}. Received: {value!r}")
@@ -111,7 +113,7 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         tables = _parse(text, str(path))
         base = tables.pop("base", None)
         if base is not None:
-            if base not in shipped:
+            if not isinstance(base, str) or base not in shipped:
                 raise ConfigError(
                     f"{path}: base = {base!r} is not a shipped recipe.{did_you_mean(str(base), shipped)} "
                     f"Recipes: {', '.join(shipped)}."

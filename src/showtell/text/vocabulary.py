@@ -171,7 +171,10 @@ class Vocabulary:
             raise VocabularyError(
                 f"{where}: special tokens {data.get('special_tokens')!r}, expected {asdict(SPECIAL)!r}."
             )
-        return cls(data["words"], data.get("rule"))
+        rule = data.get("rule")
+        if rule is not None and not isinstance(rule, dict):
+            raise VocabularyError(f"{where}: 'rule' must be a JSON object. Received: {rule!r}")
+        return cls(data["words"], rule)
 
     def save(self, path: Path) -> None:
         """Writes the vocabulary as JSON."""

@@ -47,7 +47,9 @@ def encode_captions(dataset: Dataset, vocabulary: Vocabulary, max_length: int) -
                 inputs, targets = [SPECIAL.start, *words], [*words, SPECIAL.end]
             encoded.append(EncodedCaption(index, tuple(inputs), tuple(targets)))
     if not encoded:
-        raise TrainingError(f"No caption of data set {dataset.name!r} holds a word, so there is nothing to train on.")
+        raise TrainingError(
+            f"No caption of data set {dataset.name!r} holds a word, so there is nothing to train on."
+        )
     return encoded
 
 

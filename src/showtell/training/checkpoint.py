@@ -62,7 +62,9 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise TrainingError(f"{path}: the checkpoint cannot be read: {error}") from None
     if version > FORMAT_VERSION:
-        raise TrainingError(f"{path}: checkpoint format {version}; this Showtell reads up to {FORMAT_VERSION}.")
+        raise TrainingError(
+            f"{path}: checkpoint format {version}; this Showtell reads up to {FORMAT_VERSION}."
+        )
     return tensors, values
 
 

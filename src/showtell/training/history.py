@@ -35,7 +35,7 @@ class History:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise MissingExtraError("tensorboard", "tensorboard", "Logging for TensorBoard") from None
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs + 1)  # type: ignore[no-untyped-call]
+            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs + 1)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Appends what one epoch gave."""
@@ -45,8 +45,8 @@ class History:
             flat = {**{k: v for k, v in entry.items() if k != "dev"}, **(entry.get("dev") or {})}
             for name, value in flat.items():
                 if isinstance(value, (int, float)) and name != "epoch":
-                    self._events.add_scalar(name, value, entry["epoch"])  # type: ignore[no-untyped-call]
-            self._events.flush()  # type: ignore[no-untyped-call]
+                    self._events.add_scalar(name, value, entry["epoch"])
+            self._events.flush()
 
     def seconds(self) -> float:
         """Returns the time that all epochs in the log took."""
@@ -64,7 +64,9 @@ class History:
         FigureCanvasAgg(figure)
         axes = figure.add_subplot()
         epochs = [entry["epoch"] for entry in self.entries]
-        lines = axes.plot(epochs, [entry["loss"] for entry in self.entries], "o-", color="C0", label="training loss")
+        lines = axes.plot(
+            epochs, [entry["loss"] for entry in self.entries], "o-", color="C0", label="training loss"
+        )
         axes.set(xlabel="epoch", ylabel="loss (nats per token)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         scored = [entry for entry in self.entries if entry.get("dev")]
@@ -73,7 +75,9 @@ class History:
             right.set_ylabel("score on dev")
             for color, name in (("C1", "CIDEr"), ("C2", "Bleu_4")):
                 values = [entry["dev"][name] for entry in scored]
-                lines += right.plot([entry["epoch"] for entry in scored], values, "s--", color=color, label=name)
+                lines += right.plot(
+                    [entry["epoch"] for entry in scored], values, "s--", color=color, label=name
+                )
             right.set_ylim(bottom=0)
         axes.legend(handles=lines, loc="best")
         axes.grid(alpha=0.3)
@@ -84,7 +88,7 @@ class History:
     def close(self) -> None:
         """Closes the event files."""
         if self._events is not None:
-            self._events.close()  # type: ignore[no-untyped-call]
+            self._events.close()
 
     def _write(self) -> None:
         text = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in self.entries)

@@ -79,7 +79,9 @@ class TorchBackend:
     def encode(self, pixels: npt.NDArray[np.uint8]) -> Features:
         """Returns the features of resized pictures (images, height, width, 3)."""
         if self.encoder is None:
-            raise ConfigError("This captioner was opened without its encoder, so it can caption features only.")
+            raise ConfigError(
+                "This captioner was opened without its encoder, so it can caption features only."
+            )
         return self.encoder.encode(pixels)
 
     def bind(self, features: Features) -> TorchStepper:
@@ -117,7 +119,13 @@ def make_bundle(
         recipe=recipe,
         vocabulary=vocabulary,
         preprocessing=encoder.preprocessing,
-        encoder=EncoderRecord(encoder.source.to_dict(), encoder.fingerprint, encoder.channels, encoder.cells),
+        encoder=EncoderRecord(
+            encoder.source.to_dict(),
+            # A trained encoder's own fingerprint is of the weights that it started from.
+            encoder.compute_fingerprint() if recipe.encoder.trainable else encoder.fingerprint,
+            encoder.channels,
+            encoder.cells,
+        ),
         decoder_weights=_to_numpy(model.decoder),
         encoder_weights=_to_numpy(encoder) if include else None,
         split_fingerprint=split_fingerprint,
@@ -133,12 +141,15 @@ def open_backend(bundle: Bundle, where: Path) -> TorchBackend:
         where: its folder, for messages.
 
     Raises:
-        BundleError: the weights do not fit the recipe or the vocabulary.
+        BundleError: the weights do not fit the recipe or the vocabulary, or the encoder is another one.
         EncoderError: the referenced backbone cannot be found; the message names its digest and where to get it.
     """
     recipe = bundle.recipe
-    decoder = build_decoder(recipe, channels=bundle.encoder.channels, vocab_size=len(bundle.vocabulary))
     path = where / "decoder.safetensors"
+    try:
+        decoder = build_decoder(recipe, channels=bundle.encoder.channels, vocab_size=len(bundle.vocabulary))
+    except ConfigError as error:
+        raise BundleError(f"{where / 'bundle.json'}: the recipe's decoder cannot be built: {error}") from None
     try:
         decoder.load_state_dict(_to_tensors(bundle.decoder_weights))
     except RuntimeError as error:
@@ -147,15 +158,15 @@ def open_backend(bundle: Bundle, where: Path) -> TorchBackend:
     if bundle.encoder_weights is None:
         trained_with = Path(recipe.encoder.weights).expanduser().parent
         encoder = build_encoder(recipe.encoder, source=source, search=[trained_with])
-        if encoder.fingerprint != bundle.encoder.fingerprint:
-            raise BundleError(
-                f"{where}: the encoder {source.name!r} built here (fingerprint {encoder.fingerprint[:12]}...) is not "
-                f"the one that the decoder was trained with ({bundle.encoder.fingerprint[:12]}...). "
-                "Another version of timm may build it differently."
-            )
     else:
         tensors = _to_tensors(bundle.encoder_weights)
         encoder = restore_encoder(recipe.encoder, source, bundle.preprocessing, tensors)
+    if encoder.fingerprint != bundle.encoder.fingerprint:
+        raise BundleError(
+            f"{where}: the encoder {source.name!r} built here (fingerprint {encoder.fingerprint[:12]}...) is not "
+            f"the one that the decoder was trained with ({bundle.encoder.fingerprint[:12]}...). "
+            "Another version of timm may build it differently."
+        )
     encoder.eval()
     return TorchBackend(
         encoder,

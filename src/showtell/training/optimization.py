@@ -34,7 +34,7 @@ def create_optimizer(
         for members, decay in ((decayed, config.weight_decay), (kept, 0.0)):
             if members:
                 groups.append({"params": members, "peak": rate, "lr": rate, "weight_decay": decay})
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+    kind: type[torch.optim.Adam] = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, fused=True)
 
 

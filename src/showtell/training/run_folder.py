@@ -22,8 +22,8 @@ from typing import Any
 from showtell.bundle import Bundle, save_bundle
 from showtell.data.records import Dataset
 from showtell.data.splits import save_splits
-from showtell.errors import TrainingError, UsageError
-from showtell.files import write_json
+from showtell.errors import ConfigError, TrainingError, UsageError
+from showtell.files import remove_partial_files, write_json
 from showtell.recipes import Recipe
 
 # Changing these does not change what the epochs so far were.
@@ -42,7 +42,15 @@ class RunFolder:
         self.checkpoint = path / "checkpoint.safetensors"
         self._record = path / "recipe.json"
 
-    def open(self, recipe: Recipe, dataset: Dataset, fingerprints: Mapping[str, str], *, resume: bool) -> bool:
+    def open(
+        self,
+        recipe: Recipe,
+        dataset: Dataset,
+        fingerprints: Mapping[str, str],
+        *,
+        resume: bool,
+        split_seed: int | None = None,
+    ) -> bool:
         """Starts the folder, or checks that it is the run that is to be resumed.
 
         Returns:
@@ -59,11 +67,12 @@ class RunFolder:
                     f"{self.path}: holds a run already. Add --resume to go on with it, or choose another --output."
                 )
             self._compare(record)
+            remove_partial_files(self.path)
         elif self.path.exists() and any(self.path.iterdir()):
             raise UsageError(f"{self.path}: not empty and not a run. Choose another --output.")
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self._record, record)
-        save_splits(dataset, self.path / "splits.json")
+        save_splits(dataset, self.path / "splits.json", seed=split_seed)
         return resume and self.checkpoint.is_file()
 
     def save_best(self, bundle: Bundle, epoch: int) -> Path:
@@ -91,21 +100,25 @@ class RunFolder:
     def _compare(self, record: Mapping[str, Any]) -> None:
         try:
             before = json.loads(self._record.read_text(encoding="utf-8"))
-            old, new = before["recipe"], json.loads(json.dumps(record["recipe"]))
+            # Through Recipe, so that a key which is younger than the run has its default.
+            old = Recipe.from_dict(before["recipe"]).to_dict()
+            new = json.loads(json.dumps(record["recipe"]))
             changed = [
-                f"{section}.{key} ({old[section].get(key)!r}, now {value!r})"
+                f"{section}.{key} ({old[section].get(key)!r}, now {new[section].get(key)!r})"
                 for section in ("encoder", "text", "decoder", "training")
-                for key, value in new[section].items()
-                if old[section].get(key) != value
+                for key in {**old[section], **new[section]}
+                if old[section].get(key) != new[section].get(key)
                 and not (section == "training" and key in MAY_CHANGE)
-                and not (section == "encoder" and key == "weights")  # a moved file; its digest is compared below
+                and not (
+                    section == "encoder" and key == "weights"
+                )  # a moved file; its digest is compared below
             ]
             changed += [
                 f"the {name} (fingerprint {before['fingerprints'].get(name, '')[:12]}, now {value[:12]})"
                 for name, value in record["fingerprints"].items()
                 if before["fingerprints"].get(name) != value
             ]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise TrainingError(f"{self._record}: damaged, so the run cannot be resumed: {error!r}") from None
         if changed:
             raise TrainingError(

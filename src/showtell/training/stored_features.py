@@ -37,12 +37,14 @@ def open_features(dataset: Dataset, encoder: Encoder, folder: Path | None, watch
     watcher.stage("features", len(dataset.images), "images")
     done = 0
 
-    def advance(images: int, total: int) -> None:
+    def advance(images: int, _total: int) -> None:
         nonlocal done
         watcher.advance(images - done)
         done = images
 
     report = extract_features(dataset, encoder, folder, progress=advance)
     if report.images:
-        watcher.note(f"features of {report.images:,} images in {folder}: {report.images_per_second:.0f} images/s")
+        watcher.note(
+            f"features of {report.images:,} images in {folder}: {report.images_per_second:.0f} images/s"
+        )
     return FeatureCache.open(folder, encoder_fingerprint=encoder.fingerprint, dataset=dataset)

@@ -23,10 +23,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from showtell.bundle import find_bundle
+from showtell.bundle import find_bundle
 from showtell.captioning import caption_feature_batches
 from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch
-from showtell.encoders import Encoder, build_encoder
+from showtell.encoders import build_encoder
 from showtell.errors import TrainingError, TrainingInterrupted
 from showtell.metrics import score
 from showtell.recipes import Recipe
@@ -118,6 +120,7 @@ def train(
     resume: bool = False,
     include_encoder: bool = False,
     tensorboard: bool = False,
+    split_seed: int | None = None,
     watcher: Watcher | None = None,
 ) -> TrainingResult:
     """Trains a recipe and keeps the checkpoint whose greedy captions of dev have the best CIDEr.
@@ -130,6 +133,7 @@ def train(
         resume: go on with the run in `output`.
         include_encoder: copy a frozen encoder's weights into the bundle instead of referencing them.
         tensorboard: also write event files.
+        split_seed: that the splits were made with, kept with them in the run; None if they came with the data.
         watcher: is told how it goes.
 
     Raises:
@@ -138,7 +142,7 @@ def train(
         TrainingInterrupted: Ctrl-C; the run was saved.
     """
     run = _Run(recipe, dataset, output, features, include_encoder, watcher or SilentWatcher())
-    return run.train(resume=resume, tensorboard=tensorboard)
+    return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed)
 
 
 class _Run:
@@ -173,13 +177,13 @@ class _Run:
         self.position = _Position()
         self.steps = len(self._plan(0)) * self.config.epochs
 
-    def train(self, *, resume: bool, tensorboard: bool) -> TrainingResult:
+    def train(self, *, resume: bool, tensorboard: bool, split_seed: int | None) -> TrainingResult:
         fingerprints = {
             "data": self.dataset.fingerprint(),
             "vocabulary": self.vocabulary.fingerprint(),
-            "encoder": self.encoder.fingerprint if not self.recipe.encoder.trainable else "trainable",
+            "encoder": self.encoder.fingerprint,  # where it is trained: of the weights that it starts from
         }
-        if self.folder.open(self.recipe, self.dataset, fingerprints, resume=resume):
+        if self.folder.open(self.recipe, self.dataset, fingerprints, resume=resume, split_seed=split_seed):
             self._restore()
         else:
             torch.manual_seed(self.config.seed)
@@ -193,16 +197,16 @@ class _Run:
         try:
             with _interruptible() as interrupted:
                 while self.position.epoch < self.config.epochs and not self._is_done():
+                    if interrupted.is_set():
+                        self._stop()
                     self._train_epoch(source, interrupted)
                     self._finish_epoch(dev_source, history)
                     self._save()
-                    if interrupted.is_set():
-                        self._stop()
         finally:
             history.close()
         rates = sorted(entry["captions_per_second"] for entry in history.entries)
         return TrainingResult(
-            bundle=self.folder.path / "bundles",
+            bundle=find_bundle(self.folder.path),
             epochs=self.position.epoch,
             best_epoch=self.position.best_epoch,
             scores=self.position.best_scores,
@@ -265,18 +269,22 @@ class _Run:
             logits = self.model(inputs, batch)  # (tokens, vocab)
         loss = cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
         value = float(loss.detach())
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"The loss is {value} at step {self.position.step} of epoch {self.position.epoch + 1} (learning rate "
-                f"{rate:.2g}). Nothing of this step was kept. Lower training.learning_rate, keep training.clip_norm "
-                'above 0, or set training.precision = "float32".'
-            )
+        self._check_finite("loss", value, rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        if self.config.clip_norm:
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm)
+        # A finite loss can have gradients that are not, and one step with these would spoil every weight.
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
+        self._check_finite("norm of the gradients", float(norm), rate)
         self.optimizer.step()
         return value, len(targets)
+
+    def _check_finite(self, what: str, value: float, rate: float) -> None:
+        if not math.isfinite(value):
+            raise TrainingError(
+                f"The {what} is {value} at step {self.position.step} of epoch {self.position.epoch + 1} (learning "
+                f"rate {rate:.2g}). Nothing of this step was kept. Lower training.learning_rate, keep "
+                'training.clip_norm above 0, or set training.precision = "float32".'
+            )
 
     def _uses_bf16(self) -> bool:
         # Measured (docs/experiments.md): casting costs a recurrent decoder on a CPU more than bf16 products save.
@@ -359,6 +367,9 @@ class _Run:
         tensors, values = read_checkpoint(self.folder.checkpoint)
         self.position = _Position.from_dict(values)
         restore(tensors, self.model, self.optimizer)
+        # For the log, should no batch of the epoch be left to set it.
+        step = max(0, self.position.step - 1)
+        set_learning_rate(self.optimizer, learning_rate_factor(step, self.steps, self.config))
         self.watcher.note(f"resumed after epoch {self.position.epoch}, batch {self.position.batch}")
 
     def _stop(self) -> None:
@@ -382,7 +393,7 @@ def _interruptible() -> Iterator[threading.Event]:
         yield interrupted  # signal handlers belong to the main thread
         return
 
-    def handle(number: int, frame: FrameType | None) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
         if interrupted.is_set():
             raise KeyboardInterrupt
         interrupted.set()

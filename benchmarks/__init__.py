@@ -1,0 +1,1 @@
+"""Benchmarks: each prints one JSON line with what it measured and on what."""

@@ -1,0 +1,30 @@
+"""`python -m benchmarks NAME`: each benchmark prints one JSON line; without a name, the quick ones run."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+BENCHMARKS = {
+    "features": "feature extraction: images per second, bytes on disk, resident memory",
+    "recipes": "trains and scores the five classic recipes (hours); see docs/results.md",
+}
+QUICK = ("features",)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one benchmark, or the quick ones."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] not in BENCHMARKS:
+        width = max(map(len, BENCHMARKS))
+        print("usage: python -m benchmarks [NAME] [OPTIONS]\n", file=sys.stderr)
+        for name, text in BENCHMARKS.items():
+            print(f"  {name.ljust(width)}  {text}", file=sys.stderr)
+        return 0 if words[0] in ("-h", "--help") else 2
+    names, options = (words[:1], words[1:]) if words else (QUICK, [])
+    return max(int(importlib.import_module(f"benchmarks.{name}").main(options)) for name in names)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
