@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 BENCHMARKS = {
     "features": "feature extraction: images per second, bytes on disk, resident memory",
+    "step": "one training step of each decoder, float32 against bf16",
     "recipes": "trains and scores the five classic recipes (hours); see docs/results.md",
 }
-QUICK = ("features",)
+QUICK = ("features", "step")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

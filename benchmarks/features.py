@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -16,6 +14,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from benchmarks.machine import describe_machine
 
 PACKAGES = ("showtell", "torch", "timm", "pillow", "numpy")
 
@@ -57,7 +57,7 @@ def _measure(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     speeds = sorted(run["images_per_second"] for run in runs)
     return {
         "benchmark": "features",
-        "machine": _describe_machine(),
+        "machine": describe_machine(),
         "versions": {name: version(name) for name in PACKAGES},
         "encoder": arguments.encoder,
         "precision": runs[0]["precision"],
@@ -168,28 +168,6 @@ def _peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // (1024 * 1024 if sys.platform == "darwin" else 1024)
-
-
-def _describe_machine() -> dict[str, Any]:
-    model = platform.processor() or platform.machine()
-    information = Path("/proc/cpuinfo")
-    flags: list[str] = []
-    if information.is_file():
-        entries = (line.partition(":") for line in information.read_text().splitlines())
-        lines = {key.strip(): value.strip() for key, _, value in entries}
-        model = lines.get("model name", model)
-        flags = [
-            flag for flag in ("avx512f", "avx512_bf16", "amx_bf16") if flag in lines.get("flags", "").split()
-        ]
-    return {
-        "processor": model,
-        "flags": flags,
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS", "default"),
-        "python": platform.python_version(),
-        "system": platform.system(),
-        "load": round(os.getloadavg()[0], 1),
-    }
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -159,6 +160,28 @@ def test_encode_gives_what_forward_gives() -> None:
         encoder.encode(encoder.preprocessing.normalise(pixels)), received, rtol=1e-3, atol=1e-4
     )
     assert encoder.encode(pixels[:0]).shape == (0, *encoder.shape)
+
+
+def test_encode_uses_all_cores_and_leaves_torch_as_it_was() -> None:
+    encoder = random_encoder(image_size=64)
+    pixels = random_pixels(encoder, images=21)
+    before, results, seen = torch.get_num_threads(), [], []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(encoder.encode(pixels))
+            other = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+            other.start()
+            other.join()
+            seen.append(torch.get_num_threads())
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 1, 2, 2, 3, 3]
+    for result in results[1:]:
+        np.testing.assert_allclose(result, results[0], rtol=1e-4, atol=1e-5)
+    for position in (0, 7, 20):  # in order
+        alone = encoder.encode(pixels[position : position + 1])[0]
+        np.testing.assert_allclose(results[2][position], alone, rtol=1e-4, atol=1e-5)
 
 
 def test_encode_in_bf16_is_close_to_float32() -> None:

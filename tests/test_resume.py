@@ -24,9 +24,11 @@ from showtell.files import digest_file, remove_partial_files, write_atomically, 
 from showtell.recipes import Recipe
 from showtell.training import SilentWatcher, train
 from showtell.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from showtell.training.history import History
 from tiny_runs import POOLING, draw_dataset, tiny_recipe
 
 EPOCHS = 4
+SHOWTELL = [sys.executable, "-m", "showtell"]
 KILLED = -signal.SIGKILL
 
 # Trains in a process of its own, which kills itself in the middle of an epoch: a real SIGKILL, at a known place.
@@ -48,6 +50,11 @@ class Killer(SilentWatcher):
 recipe = Recipe.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 train(recipe, read_dataset(sys.argv[2]), Path(sys.argv[3]), features=Path(sys.argv[4]), watcher=Killer())
 """
+
+
+@pytest.fixture(autouse=True)
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(History, "plot", lambda self, path: None)  # they take longer than these epochs
 
 
 @pytest.fixture(scope="module")
@@ -195,9 +202,7 @@ def test_ctrl_c_in_an_epoch_saves_where_it_stopped(
 
 def test_sigterm_is_like_ctrl_c(tmp_path: Path, dataset: Dataset, features: Path) -> None:
     with pytest.raises(TrainingInterrupted):
-        train(
-            resumable(), dataset, tmp_path / "run", features=features, watcher=Stopper(2, signal.SIGTERM)
-        )
+        train(resumable(), dataset, tmp_path / "run", features=features, watcher=Stopper(2, signal.SIGTERM))
 
 
 def test_ctrl_c_when_everything_is_done_loses_nothing(
@@ -238,7 +243,9 @@ def test_schedule_moments_and_a_trained_encoder_are_restored(tmp_path: Path, dat
 def test_a_finished_run_can_be_resumed_and_does_nothing(
     dataset: Dataset, features: Path, whole: Path
 ) -> None:
-    files = {path: path.read_bytes() for path in whole.rglob("*") if path.suffix in (".safetensors", ".jsonl")}
+    files = {
+        path: path.read_bytes() for path in whole.rglob("*") if path.suffix in (".safetensors", ".jsonl")
+    }
     result = train(resumable(), dataset, whole, features=features, resume=True)
     assert (result.epochs, result.bundle) == (EPOCHS, best_bundle(whole))
     assert all(path.read_bytes() == content for path, content in files.items())
@@ -248,7 +255,11 @@ def test_a_finished_run_can_be_resumed_and_does_nothing(
 
 
 def test_ctrl_c_on_the_command_line(
-    tmp_path: Path, folder: Path, dataset: Dataset, clean_environment: dict[str, str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    folder: Path,
+    dataset: Dataset,
+    clean_environment: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     toml = tmp_path / "tiny.toml"
     assert main(["recipes", "attend-gru-additive"]) == 0
@@ -256,15 +267,18 @@ def test_ctrl_c_on_the_command_line(
     run = tmp_path / "run"
     settings = {
         **{"encoder.name": "test_resnet", "encoder.weights": "random", "encoder.image_size": 64},
-        **{"encoder.precision": "float32", "training.precision": "float32", "training.batch_size": 4},
-        **{"training.epochs": 3, "training.checkpoint_seconds": 0, "text.max_words": 30},
+        **{"encoder.precision": "float32", "training.precision": "float32", "training.batch_size": 8},
+        **{"training.epochs": 2, "text.max_words": 30},
         **{f"decoder.{name}_size": 16 for name in ("feature", "attention", "embedding", "hidden")},
     }
     words = ["train", str(toml), "--data", str(folder / "data"), "--output", str(run)]
     words += ["--features", str(tmp_path / "features")]
     words += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
     with subprocess.Popen(
-        [sys.executable, "-m", "showtell", *words], stderr=subprocess.PIPE, text=True, env=clean_environment
+        [*SHOWTELL, *words, "--set", "training.checkpoint_seconds=0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=clean_environment,
     ) as process:
         wait_for(run / "checkpoint.safetensors", process)
         process.send_signal(signal.SIGINT)
@@ -274,7 +288,7 @@ def test_ctrl_c_on_the_command_line(
     last = errors.splitlines()[-1]
     assert last.startswith("showtell: stopped and saved after epoch ")
     assert last.endswith("Go on with the same command and --resume.")
-    assert read_checkpoint(run / "checkpoint.safetensors")[1]["epoch"] < 3
+    assert read_checkpoint(run / "checkpoint.safetensors")[1]["epoch"] < 2
 
     assert main(words) == 2  # not without --resume
     assert "holds a run already. Add --resume" in capsys.readouterr().err
@@ -299,7 +313,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 
 def test_a_run_is_not_overwritten(dataset: Dataset, features: Path, whole: Path, tmp_path: Path) -> None:
     before = digest_file(whole / "checkpoint.safetensors")
-    with pytest.raises(UsageError, match="holds a run already. Add --resume"):
+    with pytest.raises(UsageError, match=r"holds a run already. Add --resume"):
         train(resumable(), dataset, whole, features=features)
     assert digest_file(whole / "checkpoint.safetensors") == before
     (tmp_path / "photo.jpg").touch()
@@ -322,10 +336,16 @@ def drop_option(recipe: Recipe, name: str) -> Recipe:
     [
         (resumable(learning_rate=0.02), ["training.learning_rate (0.01, now 0.02)"]),
         (resumable(seed=5, batch_size=8), ["training.batch_size (16, now 8)", "training.seed (0, now 5)"]),
-        (change(resumable(), "text", max_words=20), ["text.max_words (0, now 20)", "the vocabulary (fingerprint "]),
+        (
+            change(resumable(), "text", max_words=20),
+            ["text.max_words (0, now 20)", "the vocabulary (fingerprint "],
+        ),
         (change(resumable(), "decoder", hidden_size=8), ["decoder.hidden_size (24, now 8)"]),
         (drop_option(resumable(), "dropout"), ["decoder.dropout (0.3, now None)"]),
-        (change(resumable(), "encoder", image_size=96), ["encoder.image_size (64, now 96)", "the encoder (fing"]),
+        (
+            change(resumable(), "encoder", image_size=96),
+            ["encoder.image_size (64, now 96)", "the encoder (fing"],
+        ),
     ],
     ids=["learning-rate", "seed-and-batch", "vocabulary", "decoder", "dropped-option", "encoder"],
 )

@@ -58,7 +58,9 @@ class ShowTellDecoder(Decoder):
         if self.training and len(image) == 1 and isinstance(self.norm, nn.BatchNorm1d):
             # One image has no batch statistics; the running ones serve.
             norm = self.norm
-            return (batch_norm(image, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps),)
+            return (
+                batch_norm(image, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps),
+            )
         return (self.norm(image),)
 
     def start(self, memory: Memory) -> State:

@@ -99,7 +99,9 @@ class Encoder(nn.Module):
             (images, cells, channels), row by row, or (images, channels) where the output is pooled.
         """
         if self.trainable:
-            return self._features(self.backbone, pixels)
+            # Convolutions train almost twice as fast so. Only the pixels: moments of the optimiser that a
+            # checkpoint gives back would not fit weights in this layout.
+            return self._features(self.backbone, pixels.contiguous(memory_format=torch.channels_last))
         with torch.no_grad():
             return self._features(self.backbone, pixels)
 

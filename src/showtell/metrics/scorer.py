@@ -101,10 +101,9 @@ def _check_metrics(metrics: Sequence[str]) -> None:
         )
     for name in metrics:
         if name not in METRICS:
-            raise UsageError(
-                f"Unknown metric {name!r}.{did_you_mean(str(name), METRICS)} "
-                f"Choose from: {', '.join(METRICS)}."
-            )
+            meant = next((known for known in METRICS if known.lower() == str(name).lower()), None)
+            hint = f" Did you mean {meant!r}?" if meant else did_you_mean(str(name), METRICS)
+            raise UsageError(f"Unknown metric {name!r}.{hint} Choose from: {', '.join(METRICS)}.")
 
 
 def _check_captions(references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, str]) -> None:
@@ -115,16 +114,16 @@ def _check_captions(references: Mapping[str, Sequence[str]], hypotheses: Mapping
     if missing or extra:
         parts = []
         if missing:
-            parts.append(f"{_count_images(missing)} have references but no hypothesis: {_some(missing)}")
+            parts.append(f"{_have(missing)} references but no hypothesis: {_some(missing)}")
         if extra:
-            parts.append(f"{_count_images(extra)} have a hypothesis but no references: {_some(extra)}")
+            parts.append(f"{_have(extra)} a hypothesis but no references: {_some(extra)}")
         raise MetricError(
             f"{'; '.join(parts)}. Score the same images on both sides; ids are compared as text."
         )
     unreferenced = [identifier for identifier, captions in references.items() if not len(captions)]
     if unreferenced:
         raise MetricError(
-            f"{_count_images(unreferenced)} have an empty list of references: {_some(unreferenced)}. "
+            f"{_have(unreferenced)} an empty list of references: {_some(unreferenced)}. "
             "Leave these images out or give them references."
         )
     for identifier, captions in references.items():
@@ -137,8 +136,8 @@ def _check_captions(references: Mapping[str, Sequence[str]], hypotheses: Mapping
                 raise MetricError(f"Captions must be text. Received for image {identifier!r}: {caption!r}")
 
 
-def _count_images(ids: Sequence[str]) -> str:
-    return f"{len(ids)} image{'s' if len(ids) != 1 else ''}"
+def _have(ids: Sequence[str]) -> str:
+    return "1 image has" if len(ids) == 1 else f"{len(ids)} images have"
 
 
 def _some(ids: Sequence[str]) -> str:

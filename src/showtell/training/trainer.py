@@ -24,7 +24,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from showtell.bundle import find_bundle
-from showtell.bundle import find_bundle
 from showtell.captioning import caption_feature_batches
 from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch
