@@ -56,6 +56,16 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 @pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished demonstration. It takes a minute or two; all tests share it and leave it whole."""
+    from showtell.demo import run_demo
+
+    output = tmp_path_factory.mktemp("demonstration") / "demo"
+    run_demo(output)
+    return output
+
+
+@pytest.fixture(scope="session")
 def clean_environment() -> dict[str, str]:
     """The environment for processes that tests start: no coverage hooks, no colours, this Python first."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_"))}

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +202,15 @@ def test_another_encoder(copy: Path) -> None:
         Captioner.load(copy)
 
 
+@pytest.mark.parametrize("run", [trained_run, partial(trained_run, include_encoder=True)])
+def test_another_preprocessing(run: Callable[[], Path], tmp_path: Path) -> None:
+    """Pictures that are cropped for an encoder that learned on squashed ones give worse captions, silently."""
+    folder = Path(shutil.copytree(find_bundle(run()), tmp_path / "copy"))
+    edit(folder, lambda manifest: manifest["preprocessing"].update(fit="crop"))
+    with pytest.raises(BundleError, match=r"They belong to different|is not the one that the decoder"):
+        Captioner.load(folder)
+
+
 @pytest.mark.parametrize("version", [2, 999])
 def test_a_newer_format(version: int, copy: Path) -> None:
     edit(copy, lambda manifest: manifest.update(format_version=version, showtell="9.1"))
@@ -253,6 +263,30 @@ def test_a_damaged_record_of_the_weights(copy: Path) -> None:
         Captioner.load(copy)
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("digest", None),
+        ("digest", 7),
+        ("seed", "x"),
+        ("identities", [[]]),
+        ("arguments", {"checkpoint_path": "weights.pth"}),  # timm would unpickle that file
+        ("arguments", {"pretrained": True}),
+    ],
+)
+def test_a_record_of_the_weights_that_showtell_does_not_write(key: str, value: object, copy: Path) -> None:
+    edit(copy, lambda manifest: manifest["encoder"]["source"].update({key: value}))
+    with pytest.raises(EncoderError, match=rf"record of the encoder's weights is damaged: .*{key}"):
+        Captioner.load(copy)
+
+
+@pytest.mark.parametrize(("key", "value"), [("channels", -1), ("cells", 0), ("included", "yes")])
+def test_values_that_no_encoder_has(key: str, value: object, copy: Path) -> None:
+    edit(copy, lambda manifest: manifest["encoder"].update({key: value}))
+    with pytest.raises(BundleError, match=rf"damaged: encoder\.{key} must be .* Received: {value!r}"):
+        load_bundle(copy)
+
+
 def test_half_written_bundles_are_none(copy: Path) -> None:
     (copy / "bundle.json").unlink()  # it is written last
     with pytest.raises(BundleError, match="not a bundle"):
@@ -281,6 +315,8 @@ def test_a_frozen_backbone_is_found_by_its_digest(
     result = train(recipe, dataset, tmp_path / "run")
     picture = dataset.images[0].path
     [before] = Captioner.load(result.bundle).caption([picture])  # where it was in training
+    assert str(tmp_path) not in (result.bundle / "bundle.json").read_text()
+    assert load_bundle(result.bundle).recipe.encoder.weights == weights.name
     weights.rename(tmp_path / "here" / "renamed.pth.gone")
     with pytest.raises(EncoderError) as error:
         Captioner.load(result.bundle)

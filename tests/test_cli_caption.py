@@ -72,6 +72,7 @@ def test_one_bad_file_does_not_stop_the_others(
     assert len(errors) == 3
     for path, error in zip([tmp_path / "gone.jpg", torn, text], errors, strict=True):
         assert error.startswith(f"showtell: error: {path}: ")
+        assert error.count(str(path)) == 1
 
 
 def test_several_captions_come_best_first_in_every_format(

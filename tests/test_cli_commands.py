@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from showtell.cli.train import add_parser as add_train_parser
 from showtell.cli.train import collect_overrides
 from showtell.data.records import Dataset
 from showtell.data.source import READERS
+from showtell.data.splits import save_splits
 from showtell.decoding import DecodingSettings
 from showtell.errors import ConfigError, SplitError, UsageError
 from showtell.recipes import Recipe, list_recipes, load_recipe
@@ -238,6 +240,21 @@ def test_images_without_a_split_need_a_choice(tmp_path: Path, photographs: list[
     assert read(divided, resolve=True).counts() == {"train": 4, "dev": 2}
     chosen = {read([*divided, "--split-seed", str(seed)], resolve=True).fingerprint() for seed in range(8)}
     assert len(chosen) > 1
+
+
+def test_saved_splits_leave_out_other_images_only_on_request(tmp_path: Path, photographs: list[Path]) -> None:
+    table = str(write_table(tmp_path / "captions.csv", photographs))
+    chosen = read(["--data", table], resolve=False).images[:2]
+    save_splits(
+        Dataset("two", "table", tuple(replace(image, split="dev") for image in chosen)),
+        tmp_path / "splits.json",
+    )
+    options = ["--data", table, "--splits", str(tmp_path / "splits.json")]
+    with pytest.raises(SplitError, match="--unsplit drop"):
+        read(options, resolve=True)
+    assert read([*options, "--unsplit", "drop"], resolve=True).counts() == {"dev": 2}
+    with pytest.raises(UsageError, match="--unsplit split contradicts it"):
+        read([*options, "--unsplit", "split"], resolve=True)
 
 
 def test_near_duplicates_stay_together_when_we_split(tmp_path: Path, photographs: list[Path]) -> None:

@@ -36,7 +36,8 @@ def test_numbers_are_finite_numbers(name: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"length_penalty": -0.1}, r"length_penalty >= 0\. Received: -0\.1"),
+        ({"length_penalty": -0.1}, r"length_penalty >= 0 and <= 10\. Received: -0\.1"),
+        ({"length_penalty": 1e300}, r"length_penalty >= 0 and <= 10\. Received: 1e\+300"),
         ({"temperature": 0}, r"temperature > 0\. Received: 0\. .*'greedy'"),
         ({"temperature": -1.0}, r"temperature > 0\. Received: -1\.0"),
         ({"top_p": 0.0}, r"0 < top_p <= 1\. Received: 0\.0"),

@@ -52,14 +52,6 @@ class Impatient(Recorder):
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished demonstration. It takes a minute or two; all tests share it."""
-    output = tmp_path_factory.mktemp("demonstration") / "demo"
-    run_demo(output)
-    return output
-
-
-@pytest.fixture(scope="session")
 def unseen(finished: Path) -> tuple[list[tuple[DrawnObject, ...]], list[CaptionedPicture]]:
     """The ground truth of the unseen scenes, and what the trained captioner says about them."""
     images = read_dataset(finished / "scenes").split("test").images

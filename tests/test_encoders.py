@@ -129,6 +129,15 @@ def test_a_trainable_encoder_trains() -> None:
     assert not encoder.backbone.training
 
 
+def test_one_image_alone_is_too_little_for_batch_norms_over_one_cell() -> None:
+    encoder = random_encoder(trainable=True, image_size=32)
+    assert encoder.grid == (1, 1)
+    with pytest.raises(ConfigError, match=r"test_resnet shrinks images of 32x32 .* single image.*image_size"):
+        encoder(torch.zeros(1, 3, 32, 32))
+    assert encoder(torch.zeros(2, 3, 32, 32)).shape == (2, 1, encoder.channels)
+    assert encoder.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 1, encoder.channels)
+
+
 def test_encode_of_a_trainable_encoder_follows_its_weights_and_leaves_it_training() -> None:
     encoder = random_encoder(image_size=64, trainable=True).train()
     pixels = random_pixels(encoder)

@@ -335,6 +335,20 @@ def test_files_are_found_by_digest_whatever_their_name(
     assert find_weights(digest, extra=[extra]) == extra / "m.pth"
 
 
+def test_a_file_that_cannot_be_read_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_bytes(name.encode())
+
+    def read(path: Path) -> str:
+        if path.name == "a.pth":
+            raise PermissionError(13, "Permission denied", str(path))
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(weights_module, "digest_file", read)
+    digest = hashlib.sha256(b"b.pth").hexdigest()
+    assert find_weights(digest, extra=[tmp_path]) == tmp_path / "b.pth"
+
+
 def test_digests_are_remembered_until_the_file_changes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,8 +255,11 @@ def test_features_beyond_float16_are_refused(tmp_path: Path, dataset: Dataset) -
     for parameter in list(encoder.parameters())[-2:]:
         parameter.data.fill_(1e6)
     with pytest.raises(
-        EncoderError, match=r"features as large as .*; float16, which the cache holds, ends at 65504"
+        EncoderError, match=r"features as large as .*; float16, .* ends at 65504\. Its weights are random: "
     ):
+        extract_features(dataset, encoder, tmp_path / "cache")
+    encoder.source = replace(encoder.source, kind="file")
+    with pytest.raises(EncoderError, match=r"ends at 65504\. Its weights are damaged or need another"):
         extract_features(dataset, encoder, tmp_path / "cache")
 
 

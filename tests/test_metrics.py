@@ -240,6 +240,18 @@ def test_a_damaged_corpus_idf_is_refused(tmp_path: Path, content: str, message: 
         CorpusIdf.load(path)
 
 
+def test_a_corpus_idf_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "idf.json").write_text("[" * 100_000)
+    with pytest.raises(MetricError, match="not JSON"):
+        CorpusIdf.load(tmp_path / "idf.json")
+
+
+def test_a_corpus_idf_does_not_replace_a_device() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        CorpusIdf.from_references({"1": ["A dog."]}).save(Path("/dev/full"))
+    assert Path("/dev/full").is_char_device()
+
+
 def test_a_missing_corpus_idf_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MetricError, match=r"cannot be read from .*idf\.json: No such file"):
         CorpusIdf.load(tmp_path / "idf.json")

@@ -87,6 +87,7 @@ def test_wrong_hypotheses_are_refused(tmp_path: Path, data: object, message: str
             r"annotations\[0\]\.caption must be text. Received: 7",
         ),
         ({"images": 3, "annotations": []}, '"images" must be a list. Received: 3'),
+        ({"images": [{"id": 1}, {"id": "1"}], "annotations": []}, r"lists image '1' twice.*at \[1\]"),
         ({"images": [{"file": "x"}], "annotations": []}, r"images\[0\] must be an object with \"id\""),
         ({"images": [{"id": None}], "annotations": []}, r"images\[0\]\.id must be a whole number or text"),
         ("{", "is not valid JSON"),

@@ -293,6 +293,20 @@ def test_flickr_without_lists_a_missing_file_is_not_yet_a_ghost(tmp_path: Path) 
     assert kinds(dataset) == [("ghost-entry", "results_20130124.token:2")]
 
 
+def test_only_a_folder_named_after_a_split_is_one(tmp_path: Path) -> None:
+    for folder in ("train", "Val2017", "test drive", "trains"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a.jpg").touch()
+        (tmp_path / folder / "a.txt").write_text("A dog.")
+    expected = {
+        "train/a.jpg": "train",
+        "Val2017/a.jpg": "dev",
+        "test drive/a.jpg": None,
+        "trains/a.jpg": None,
+    }
+    assert splits(read_dataset(tmp_path)) == expected
+
+
 def test_flickr30k_lists_without_suffix(tmp_path: Path) -> None:
     write(tmp_path / "results_20130124.token", "1.jpg#0\tA\n2.jpg#0\tB\n3.jpg#0\tC\n")
     write(tmp_path / "train.txt", "1\n")

@@ -19,7 +19,7 @@ import torch
 
 from showtell.cli.main import describe_os_error, main
 from showtell.data.records import Dataset
-from showtell.errors import TrainingError, TrainingInterrupted, UsageError
+from showtell.errors import CacheError, TrainingError, TrainingInterrupted, UsageError
 from showtell.files import digest_file, remove_partial_files, write_atomically, write_json
 from showtell.recipes import Recipe
 from showtell.training import SilentWatcher, train
@@ -320,6 +320,30 @@ def test_a_run_is_not_overwritten(dataset: Dataset, features: Path, whole: Path,
     with pytest.raises(UsageError, match="not empty and not a run"):
         train(resumable(), dataset, tmp_path, features=features, resume=True)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_can_be_started_again(
+    tmp_path: Path, dataset: Dataset, whole: Path
+) -> None:
+    data = Path(shutil.copytree(dataset.images[0].path.parent, tmp_path / "images"))
+    moved = replace(
+        dataset,
+        images=tuple(replace(image, path=data / image.path.name) for image in dataset.images),
+    )
+    broken = moved.split("train").images[3].path
+    content = broken.read_bytes()
+    broken.write_bytes(b"no picture")
+    run = tmp_path / "run"
+    with pytest.raises(CacheError, match="1 of 21 images cannot be read"):
+        train(resumable(), moved, run, features=tmp_path / "features")
+    assert (run / "recipe.json").exists()
+    broken.write_bytes(content)
+    with pytest.raises(UsageError, match="holds a run already"):
+        train(resumable(seed=3), moved, run, features=tmp_path / "features")
+    train(resumable(), moved, run, features=tmp_path / "features")
+    assert_same_run(run, whole)
+    with pytest.raises(UsageError, match="holds a run already"):
+        train(resumable(), moved, run, features=tmp_path / "features")
 
 
 def change(recipe: Recipe, section: str, **values: Any) -> Recipe:

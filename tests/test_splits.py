@@ -241,6 +241,7 @@ def test_applying_to_other_images_is_refused() -> None:
     ("content", "message"),
     [
         ("{", "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
         ("[1]", "is not a splits file"),
         ('{"format_version": 1}', "is not a splits file"),
         ('{"format_version": 2, "splits": {}}', "format version 2; this Showtell reads version 1"),

@@ -120,11 +120,12 @@ def test_features_are_computed_once_for_all_runs(
 ) -> None:
     monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path / "cache"))
     stages = []
-    for name in ("one", "two"):
+    for name, dev_images in (("one", 2), ("two", 0), ("three", 1)):
         watcher = Recorder()
-        train(tiny_recipe(training={"epochs": 1}), shared_dataset(), tmp_path / name, watcher=watcher)
+        recipe = tiny_recipe(training={"epochs": 1, "dev_images": dev_images})
+        train(recipe, shared_dataset(), tmp_path / name, watcher=watcher)
         stages.append([stage for stage in watcher.stages if stage[0] == "features"])
-    assert stages == [[("features", 21, "images")], []]
+    assert stages == [[("features", 21, "images")], [], []]
     [cache] = (tmp_path / "cache/features").iterdir()
     used = [image for image in shared_dataset().images if image.split != "test"]
     assert FeatureCache.open(cache).features([image.id for image in used]).shape == (21, 4, 96)

@@ -118,6 +118,7 @@ def test_fingerprints_tell_words_and_order_apart() -> None:
     [
         ("", "cannot be read as a vocabulary"),
         ('{"words": ["a"', "cannot be read as a vocabulary"),
+        ("[" * 100_000, "cannot be read as a vocabulary"),
         ("[1, 2]", "not a Showtell vocabulary"),
         ('{"words": "abc"}', "not a Showtell vocabulary"),
         (

@@ -187,11 +187,17 @@ def _check_kinds(path: Path, manifest: Mapping[str, Any]) -> None:
         ("encoder.fingerprint", encoder["fingerprint"], str),
         ("encoder.channels", encoder["channels"], int),
         ("encoder.cells", encoder["cells"], int),
+        ("encoder.included", encoder["included"], bool),
         ("split_fingerprint", manifest["split_fingerprint"], str),
         ("scores", manifest["scores"], dict),
     ):
         if not isinstance(value, kind):
             raise BundleError(f"{path}: damaged: {name} must be of type {kind.__name__}. Received: {value!r}")
+    for name in ("channels", "cells"):
+        if encoder[name] < 1:
+            raise BundleError(
+                f"{path}: damaged: encoder.{name} must be at least 1. Received: {encoder[name]}"
+            )
 
 
 def _check_file(path: Path, expected: str) -> None:

@@ -1,10 +1,8 @@
 """The demonstration: draws scenes, trains a small captioner on them, and shows it at work on scenes it never saw.
 
-The recipe `drawn-shapes` is made for two slow cores: timm's smallest plain ResNet from random weights (3x3
-convolutions train quickly on a CPU, depthwise ones do not), 96 pixels and an output stride of 16, which give
-attention 6x6 cells to choose from, and a decoder of 128 units. An output stride of 8 on 64 pixels costs a
-quarter less, but shapes are harder to tell apart, and the dilated shortcuts of this ResNet then look nearly a
-cell below and to the right of the cell they belong to, so that attention is drawn beside the objects.
+The recipe `drawn-shapes` is made for two slow cores. Its encoder is one of timm's networks for tests, of 200,000
+random weights: it trains at 2 ms per image and core, timm's small ResNets at 3.4 to 17. 96 pixels and an output
+stride of 16 give attention 6x6 cells to choose from.
 """
 
 from __future__ import annotations

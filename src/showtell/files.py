@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,27 @@ PARTIAL = ".part"  # how the names of unfinished files end
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes a file whole or not at all: to a neighbour first, then renamed over the old one.
 
+    A link is followed, and what is no regular file (a pipe, /dev/null) is written to: neither must be renamed over.
+
     Raises:
         OSError: the disk is full or the folder is not writable; the old file is untouched and nothing is left over.
             Its `filename` is `path`.
     """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=PARTIAL, dir=path.parent)
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        target.write_bytes(data)
+        return
+    neighbour = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        # Not tempfile.mkstemp, whose mode hides the file from everybody else.
+        with neighbour.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o666 & ~_umask())  # mkstemp's own mode hides the file from everybody else
-        Path(name).replace(path)
+        neighbour.replace(target)
     except BaseException as error:
         with contextlib.suppress(OSError):
-            Path(name).unlink()
+            neighbour.unlink()
         if isinstance(error, OSError):
             error.filename = str(path)  # a failed write names no file
         raise
@@ -58,9 +64,3 @@ def digest_file(path: Path) -> str:
     """Returns the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

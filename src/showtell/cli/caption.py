@@ -100,7 +100,8 @@ def run(arguments: argparse.Namespace) -> int:
                     explain(path, result, captioner.backend.preprocessing, arguments.explain)
             else:
                 failures += 1
-                log(f"error: {path}: {result.error}")
+                reason = str(result.error).removeprefix(str(path)).removeprefix(":").strip()
+                log(f"error: {path}: {reason}")
             progress(number, len(paths))
     if not streams:
         text = render_all(records, arguments.format)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from showtell.cli.arguments import Parser, existing, integer, one_of, real
 from showtell.cli.output import log
 from showtell.cli.progress import show_progress
+from showtell.errors import UsageError
 
 if TYPE_CHECKING:
     from showtell.data.records import Dataset
@@ -89,7 +90,8 @@ def add_split_options(parser: Parser) -> None:
         "--splits",
         metavar="FILE",
         type=existing,
-        help="the splits.json of a run: the same images in the same splits as there, whatever the data say",
+        help="the splits.json of a run: the same images in the same splits as there, whatever the data say; "
+        "images that it does not name are an error, or left out with --unsplit drop",
     )
 
 
@@ -134,7 +136,13 @@ def _resolve(dataset: Dataset, arguments: argparse.Namespace) -> Dataset:
     from showtell.data.splits import apply_splits, load_splits, resolve_splits
 
     if arguments.splits is not None:
-        return apply_splits(dataset, load_splits(arguments.splits).splits)
+        if arguments.unsplit not in ("error", "drop"):
+            raise UsageError(
+                f"--splits says where every image goes, so --unsplit {arguments.unsplit} contradicts it. Give one of "
+                "them; --unsplit drop leaves out images that the file does not name."
+            )
+        unlisted = "drop" if arguments.unsplit == "drop" else "error"
+        return apply_splits(dataset, load_splits(arguments.splits).splits, unlisted=unlisted)
     fractions = {"dev": arguments.dev_fraction, "test": arguments.test_fraction}
     splitting = arguments.unsplit == "split" and None in dataset.counts()
     groups: list[tuple[str, ...]] = []

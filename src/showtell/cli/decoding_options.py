@@ -45,7 +45,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--length-penalty",
         metavar="A",
-        type=real(minimum=0),
+        type=real(minimum=0, maximum=10),
         help="captions are ranked by log-probability / length^A; 0 favours short ones",
     )
     group.add_argument(

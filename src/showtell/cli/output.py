@@ -23,12 +23,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes a text file; where the disk is full, what was there before stays whole."""
     from showtell.files import write_atomically
 
-    path = path.resolve()  # through a link, which a rename would otherwise replace
-    data = text.encode("utf-8", "backslashreplace")
-    if path.exists() and not path.is_file():  # a device or pipe, as /dev/stdout: it must not be renamed over
-        path.write_bytes(data)
-    else:
-        write_atomically(path, data)
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -197,8 +197,8 @@ def apply_splits(
     if missing and unlisted == "error":
         raise SplitError(
             f"{count(len(missing), 'image')} of data set {dataset.name!r} in none of the splits, for example "
-            f"{missing[0]!r}. Images were added since the split was made: make it again, or leave them out "
-            "with unlisted='drop'."
+            f"{missing[0]!r}. Images were added or left out when the split was made: make it again, or leave them "
+            "out with unlisted='drop' (on the command line: --unsplit drop)."
         )
     kept = tuple(image for image in dataset.images if image.id in placed)
     return _place(replace(dataset, images=kept), placed)
@@ -246,7 +246,7 @@ def load_splits(path: Path) -> SavedSplits:
     """
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SplitError(f"The splits file {path} cannot be read: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("splits"), dict):
         raise SplitError(f"{path} is not a splits file: it has no object 'splits'.")

@@ -25,10 +25,7 @@ State = tuple[Tensor, ...]  # what the recurrence carries from step to step; eac
 
 @dataclass(frozen=True)
 class CaptionBatch:
-    """Captions of a batch of images, longest first.
-
-    Raises (in `check`): ValueError when the lengths are not in descending order or do not fit the inputs.
-    """
+    """Captions of a batch of images, longest first."""
 
     inputs: Tensor  # (captions, steps) start token, then words; padded at the end
     targets: Tensor  # (captions, steps) words, then the end token; padded at the end

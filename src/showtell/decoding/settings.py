@@ -10,6 +10,7 @@ from typing import Any, Literal
 from showtell.errors import ConfigError, did_you_mean
 
 METHODS = ("greedy", "beam", "sample")
+MAX_LENGTH_PENALTY = 10  # beyond it lengths alone would rank captions, and their powers could overflow
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +47,11 @@ class DecodingSettings:
         _check_integer("max_steps", self.max_steps, smallest=1)
         _check_integer("top_k", self.top_k, smallest=0)
         _check_integer("seed", self.seed, smallest=0)
-        if _finite_number("length_penalty", self.length_penalty) < 0:
-            raise ConfigError(f"Decoding needs length_penalty >= 0. Received: {self.length_penalty!r}.")
+        if not 0 <= _finite_number("length_penalty", self.length_penalty) <= MAX_LENGTH_PENALTY:
+            raise ConfigError(
+                f"Decoding needs length_penalty >= 0 and <= {MAX_LENGTH_PENALTY}. "
+                f"Received: {self.length_penalty!r}."
+            )
         if _finite_number("temperature", self.temperature) <= 0:
             raise ConfigError(
                 f"Decoding needs temperature > 0. Received: {self.temperature!r}. "

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from showtell.config import EncoderConfig
 from showtell.encoders import metadata, weights, zoo
 from showtell.encoders.folding import fold_batch_norms
+from showtell.encoders.layouts import check_stride, find_layout, to_cells
 from showtell.encoders.precision import resolve_precision
 from showtell.encoders.weights import WeightsSource
 from showtell.errors import ConfigError, EncoderError
@@ -64,8 +65,8 @@ class Encoder(nn.Module):
         self.output = config.output
         self.trainable = config.trainable
         self.precision = resolve_precision(config.precision)
-        self.layout, self.grid, self.channels = _find_layout(backbone, preprocessing, config.name)
-        _check_stride(config, preprocessing, self.grid)
+        self.layout, self.grid, self.channels = find_layout(backbone, preprocessing, config.name)
+        check_stride(config, preprocessing, self.grid)
         self.cells = self.grid[0] * self.grid[1] if self.output == "grid" else 1
         self.fingerprint = self.compute_fingerprint()
         self._fast: list[nn.Module] = []  # in a list, so that it is no submodule and no part of the state
@@ -97,11 +98,24 @@ class Encoder(nn.Module):
 
         Returns:
             (images, cells, channels), row by row, or (images, channels) where the output is pooled.
+
+        Raises:
+            ConfigError: one image alone in training, which the backbone's batch norms cannot take.
         """
         if self.trainable:
             # Convolutions train almost twice as fast so. Only the pixels: moments of the optimiser that a
             # checkpoint gives back would not fit weights in this layout.
-            return self._features(self.backbone, pixels.contiguous(memory_format=torch.channels_last))
+            try:
+                return self._features(self.backbone, pixels.contiguous(memory_format=torch.channels_last))
+            except ValueError as error:
+                if "more than 1 value per channel" not in str(error):
+                    raise
+                raise ConfigError(
+                    f"The backbone {self.config.name} shrinks images of {self.preprocessing.width}x"
+                    f"{self.preprocessing.height} to a single cell, and this batch has a single image, so its batch "
+                    "normalisation has nothing to take a mean over. Raise encoder.image_size, put more images into "
+                    "a batch (training.batch_size), or set encoder.trainable = false."
+                ) from None
         with torch.no_grad():
             return self._features(self.backbone, pixels)
 
@@ -183,7 +197,7 @@ class Encoder(nn.Module):
         )
 
     def _features(self, network: nn.Module, pixels: Tensor) -> Tensor:
-        grid = _to_cells(network.forward_features(pixels), self.layout, network)  # type: ignore[operator]
+        grid = to_cells(network.forward_features(pixels), self.layout, network)  # type: ignore[operator]
         return grid if self.output == "grid" else grid.mean(dim=1)
 
     def _inference_network(self) -> nn.Module:
@@ -376,62 +390,3 @@ def _build_backbone(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return zoo.create_backbone(config.name, arguments, pretrained=pretrained)
-
-
-def _find_layout(
-    backbone: nn.Module, preprocessing: Preprocessing, name: str
-) -> tuple[str, tuple[int, int], int]:
-    """Returns how the backbone lays out features ("nchw", "nhwc", "tokens"), its grid and its channels."""
-    was_training = backbone.training
-    backbone.eval()
-    probe = torch.zeros(1, 3, preprocessing.height, preprocessing.width)
-    try:
-        with torch.no_grad():
-            features = backbone.forward_features(probe)  # type: ignore[operator]
-    except Exception as error:  # networks fail in their own ways on sizes that they cannot take
-        raise EncoderError(
-            f"The backbone {name} cannot take images of {preprocessing.width}x{preprocessing.height}: {error}"
-        ) from error
-    finally:
-        backbone.train(was_training)
-    if isinstance(features, Tensor) and features.ndim == 4:
-        channels = getattr(backbone, "num_features", None)
-        _, second, third, last = features.shape
-        last_is_channels = last == channels and second != channels
-        if last_is_channels or (second == last and getattr(backbone, "output_fmt", "") == "NHWC"):
-            return "nhwc", (second, third), last
-        return "nchw", (third, last), second
-    if isinstance(features, Tensor) and features.ndim == 3:
-        cells = _to_cells(features, "tokens", backbone)
-        return "tokens", _token_grid(backbone, cells.shape[1]), cells.shape[2]
-    shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-    raise EncoderError(f"The backbone {name} gives no grid of features that Showtell knows: {shape}")
-
-
-def _check_stride(config: EncoderConfig, preprocessing: Preprocessing, grid: tuple[int, int]) -> None:
-    """Raises EncoderError where a backbone took the output stride without heeding it."""
-    # Not exactly: backbones differ in how they round at the border. One that does not heed it has half the cells.
-    if config.output_stride and grid[0] < 0.75 * preprocessing.height / config.output_stride:
-        raise EncoderError(
-            f"The backbone {config.name} does not heed encoder.output_stride = {config.output_stride}: images of "
-            f"{preprocessing.width}x{preprocessing.height} give {grid[0]}x{grid[1]} cells. Leave it at 0, or take a "
-            "ResNet."
-        )
-
-
-def _to_cells(features: Tensor, layout: str, backbone: nn.Module) -> Tensor:
-    """Returns (images, cells, channels)."""
-    if layout == "nchw":
-        return features.flatten(2).transpose(1, 2)
-    if layout == "nhwc":
-        return features.flatten(1, 2)
-    prefix = getattr(backbone, "num_prefix_tokens", 0)
-    return features[:, int(prefix if isinstance(prefix, int) else 0) :]
-
-
-def _token_grid(backbone: nn.Module, cells: int) -> tuple[int, int]:
-    size = getattr(getattr(backbone, "patch_embed", None), "grid_size", None)
-    if isinstance(size, tuple) and len(size) == 2 and size[0] * size[1] == cells:
-        return size
-    side = round(cells**0.5)
-    return (side, side) if side * side == cells else (1, cells)

@@ -167,9 +167,15 @@ def _encode(encoder: Encoder, batch: list[_Decoded]) -> tuple[list[tuple[str, En
     features = encoder.encode(np.stack(pixels))
     largest = float(np.abs(features).max())
     if largest > _LARGEST:
+        reason = "Its weights are damaged or need another preprocessing."
+        if encoder.source.kind == "random":
+            reason = (
+                "Its weights are random: its batch norms have seen no pictures yet, so nothing keeps the features "
+                "small. Use trained weights, or train it (encoder.trainable = true)."
+            )
         raise EncoderError(
             f"The backbone {encoder.config.name} gives features as large as {largest:.3g}; float16, which "
-            f"the cache holds, ends at {_LARGEST:.0f}. Its weights are damaged or need another preprocessing."
+            f"the cache holds, ends at {_LARGEST:.0f}. {reason}"
         )
     return items, features.astype("<f2")
 

@@ -27,7 +27,7 @@ Step = str | int  # an attribute's name, or an index
 Path = tuple[Step, ...]  # from the backbone to one of its modules: ("blocks", 0, 0, "bn1", "act")
 
 # These make timm read files, reach for the network, or give something else than the backbone.
-_REFUSED = (
+REFUSED = (
     "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "scriptable",
     "exportable", "no_jit", "features_only", "num_classes", "in_chans",
 )  # fmt: skip
@@ -142,7 +142,7 @@ def _parse_call(part: str, text: str, where: str) -> tuple[str, tuple[tuple[str,
             )
         if keyword.arg in _ALLOWED_ANYWAY and value == _ALLOWED_ANYWAY[keyword.arg]:
             continue
-        if keyword.arg in _REFUSED:
+        if keyword.arg in REFUSED:
             raise _refusal(text, where, f"{keyword.arg}={value!r} is not allowed")
         arguments.append((keyword.arg, value))
     return call.args[0].value, tuple(arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -20,8 +21,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from showtell.encoders.metadata import REFUSED
 from showtell.errors import EncoderError
-from showtell.files import digest_file
+from showtell.files import cache_folder, digest_file
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "net")
@@ -55,7 +57,8 @@ class WeightsSource:
         """Builds the record from `to_dict`'s result.
 
         Raises:
-            EncoderError: a key is unknown or missing, or has a value of another type.
+            EncoderError: a key is unknown or missing, has a value of another type, or is an argument that makes
+                timm read files.
         """
         try:
             plain = dict(values)
@@ -66,7 +69,31 @@ class WeightsSource:
             raise EncoderError(f"The record of the encoder's weights is damaged: {error}") from None
         if source.kind not in ("imagenet", "random", "file"):
             raise EncoderError(f"The record of the encoder's weights has an unknown kind: {source.kind!r}")
+        source._check()
         return source
+
+    def _check(self) -> None:
+        """Raises EncoderError where a record from elsewhere is not one that Showtell writes."""
+        wrong = [
+            f"{key} = {value!r}"
+            for key, value, kind in (
+                ("name", self.name, str),
+                ("digest", self.digest, str),
+                ("file_name", self.file_name, str),
+                ("address", self.address, str),
+                ("seed", self.seed, int),
+            )
+            if not isinstance(value, kind)
+        ]
+        # A bundle may come from anybody, and `checkpoint_path` makes timm unpickle a file.
+        wrong += [f"arguments.{key} = {value!r}" for key, value in self.arguments if key in REFUSED]
+        wrong += [
+            f"identities: {path!r}"
+            for path in self.identities
+            if not path or not all(isinstance(step, str | int) for step in path)
+        ]
+        if wrong:
+            raise EncoderError(f"The record of the encoder's weights is damaged: {', '.join(wrong)}")
 
 
 @dataclass(frozen=True)
@@ -186,12 +213,7 @@ def weights_folders(extra: Sequence[Path] = ()) -> list[Path]:
         for entry in os.environ.get("SHOWTELL_WEIGHTS", "").split(os.pathsep)
         if entry
     ]
-    cache = os.environ.get("SHOWTELL_CACHE")
-    return [
-        *extra,
-        *named,
-        (Path(cache).expanduser() if cache else Path.home() / ".cache/showtell") / "weights",
-    ]
+    return [*extra, *named, cache_folder() / "weights"]
 
 
 def find_weights(digest: str, *, extra: Sequence[Path] = (), file_name: str = "", address: str = "") -> Path:
@@ -209,14 +231,15 @@ def find_weights(digest: str, *, extra: Sequence[Path] = (), file_name: str = ""
     folders = weights_folders(extra)
     candidates: list[Path] = []
     for folder in folders:
-        if folder.is_dir():
+        with contextlib.suppress(OSError):  # a folder that must not be read holds nothing for us
             candidates += sorted(
                 path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file()
             )
     for path in sorted(candidates, key=lambda path: path.name != file_name):
-        status = path.stat()
-        if _digest_of(path, status.st_size, status.st_mtime_ns) == digest:
-            return path
+        with contextlib.suppress(OSError):
+            status = path.stat()
+            if _digest_of(path, status.st_size, status.st_mtime_ns) == digest:
+                return path
     searched = ", ".join(f"{folder}{'' if folder.is_dir() else ' (does not exist)'}" for folder in folders)
     raise EncoderError(
         f"The encoder's weights were not found: {file_name or 'a file'} with sha256 {digest}. "

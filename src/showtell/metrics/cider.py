@@ -88,7 +88,7 @@ class CorpusIdf:
             raise MetricError(
                 f"Document frequencies cannot be read from {path}: {error.strerror}."
             ) from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MetricError(
                 f"Document frequencies cannot be read from {path}: not JSON ({error})."
             ) from error

@@ -21,7 +21,8 @@ def read_references(path: Path | str) -> dict[str, list[str]]:
         annotation gets an empty list, so that scoring names it; a file without "images" is fine.
 
     Raises:
-        MetricError: the file cannot be read, is not JSON, has another shape, or a caption is not text.
+        MetricError: the file cannot be read, is not JSON, has another shape, lists an image twice, or a caption is
+            not text.
     """
     data = _read_json(path)
     if not isinstance(data, dict) or not isinstance(data.get("annotations"), list):
@@ -38,7 +39,13 @@ def read_references(path: Path | str) -> dict[str, list[str]]:
             raise MetricError(
                 f'{path}, images[{index}] must be an object with "id". Received: {_show(image)}'
             )
-        references[_read_id(image["id"], f"{path}, images[{index}].id")] = []
+        identifier = _read_id(image["id"], f"{path}, images[{index}].id")
+        if identifier in references:
+            raise MetricError(
+                f'{path} lists image {identifier!r} twice in "images", the second time at [{index}]. Ids must be '
+                "unique; they are compared as text."
+            )
+        references[identifier] = []
     for index, annotation in enumerate(data["annotations"]):
         identifier, caption = _read_entry(annotation, f"{path}, annotations[{index}]")
         references.setdefault(identifier, []).append(caption)

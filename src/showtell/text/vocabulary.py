@@ -191,6 +191,6 @@ class Vocabulary:
             data = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise VocabularyError(f"{path}: no such vocabulary file.") from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise VocabularyError(f"{path}: cannot be read as a vocabulary: {error}") from None
         return cls.from_dict(data, str(path))

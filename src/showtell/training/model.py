@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from showtell.errors import BundleError, ConfigError
 from showtell.images import Preprocessing
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
+from showtell.training.run_folder import find_training_weights
 
 
 class CaptionModel(nn.Module):
@@ -115,6 +117,9 @@ def make_bundle(
 ) -> Bundle:
     """Returns the bundle of a trained model; a trained encoder is always included."""
     include = include_encoder or recipe.encoder.trainable
+    if encoder.source.kind == "file":  # a bundle may be given away: it need not tell the folders of its maker
+        named = replace(recipe.encoder, weights=Path(recipe.encoder.weights).name)
+        recipe = replace(recipe, encoder=named)
     return Bundle(
         recipe=recipe,
         vocabulary=vocabulary,
@@ -156,8 +161,7 @@ def open_backend(bundle: Bundle, where: Path) -> TorchBackend:
         raise BundleError(f"{path}: the weights do not fit the recipe and the vocabulary: {error}") from None
     source = WeightsSource.from_dict(bundle.encoder.source)
     if bundle.encoder_weights is None:
-        trained_with = Path(recipe.encoder.weights).expanduser().parent
-        encoder = build_encoder(recipe.encoder, source=source, search=[trained_with])
+        encoder = build_encoder(recipe.encoder, source=source, search=find_training_weights(where, recipe))
     else:
         tensors = _to_tensors(bundle.encoder_weights)
         encoder = restore_encoder(recipe.encoder, source, bundle.preprocessing, tensors)
@@ -166,6 +170,11 @@ def open_backend(bundle: Bundle, where: Path) -> TorchBackend:
             f"{where}: the encoder {source.name!r} built here (fingerprint {encoder.fingerprint[:12]}...) is not "
             f"the one that the decoder was trained with ({bundle.encoder.fingerprint[:12]}...). "
             "Another version of timm may build it differently."
+        )
+    if encoder.preprocessing != bundle.preprocessing:
+        raise BundleError(
+            f"{where / 'bundle.json'}: the preprocessing is not the encoder's: {bundle.preprocessing.to_dict()}, and "
+            f"{source.name!r} was trained with {encoder.preprocessing.to_dict()}. They belong to different bundles."
         )
     encoder.eval()
     return TorchBackend(

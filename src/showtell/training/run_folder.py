@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -28,6 +29,22 @@ from showtell.recipes import Recipe
 
 # Changing these does not change what the epochs so far were.
 MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every", "dev_images"}
+
+
+def find_training_weights(bundle: Path, recipe: Recipe) -> list[Path]:
+    """Returns folders where the encoder's weights file of a bundle was in training, as far as that is known.
+
+    Args:
+        bundle: its folder; where it is still inside of its run, the run knows.
+        recipe: of the bundle; the first bundles kept the whole path of the file.
+    """
+    named = [recipe.encoder.weights]
+    with contextlib.suppress(
+        OSError, ValueError, KeyError, TypeError
+    ):  # a hint; other folders are searched, too
+        record = json.loads((bundle.parent.parent / "recipe.json").read_text(encoding="utf-8"))
+        named.insert(0, str(record["recipe"]["encoder"]["weights"]))
+    return [Path(path).expanduser().parent for path in named if Path(path).name != path]
 
 
 class RunFolder:
@@ -57,16 +74,18 @@ class RunFolder:
             Whether there is a checkpoint to go on from.
 
         Raises:
-            UsageError: the folder holds a run and `resume` was not asked for, or holds something else.
+            UsageError: the folder holds a run and `resume` was not asked for, or holds something else. A run that
+                failed before its first checkpoint may be started again without `resume`.
             TrainingError: the run was started with another recipe, other data or another encoder.
         """
         record = {"recipe": recipe.to_dict(), "fingerprints": dict(fingerprints)}
         if self._record.is_file():
-            if not resume:
+            if resume:
+                self._compare(record)
+            elif not self._has_only_begun(record):
                 raise UsageError(
                     f"{self.path}: holds a run already. Add --resume to go on with it, or choose another --output."
                 )
-            self._compare(record)
             remove_partial_files(self.path)
         elif self.path.exists() and any(self.path.iterdir()):
             raise UsageError(f"{self.path}: not empty and not a run. Choose another --output.")
@@ -89,13 +108,23 @@ class RunFolder:
         try:
             save_bundle(bundle, folder)
             write_json(self.path / "best.json", {"bundle": f"bundles/{folder.name}", "epoch": epoch})
-        except BaseException:
+        except Exception:  # not KeyboardInterrupt, which may come when best.json names this folder already
             shutil.rmtree(folder, ignore_errors=True)
             raise
         for other in bundles.iterdir():
-            if other != folder:
+            if other != folder and other.is_dir():
                 shutil.rmtree(other)
         return folder
+
+    def _has_only_begun(self, record: Mapping[str, Any]) -> bool:
+        """Returns whether the folder holds this very run, ended before there was anything to resume."""
+        if self.checkpoint.exists():
+            return False
+        try:
+            self._compare(record)
+        except TrainingError:
+            return False
+        return True
 
     def _compare(self, record: Mapping[str, Any]) -> None:
         try:

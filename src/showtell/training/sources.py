@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, TypeVar
 
@@ -82,7 +82,7 @@ class DecodedImages:
         return np.stack(list(self._pool.map(lambda path: resize(open_image(path)), paths)))
 
 
-def prefetch(tasks: Sequence[Callable[[], T]], *, depth: int = 2) -> Iterator[T]:
+def prefetch(tasks: Sequence[Callable[[], T]], *, depth: int = 2) -> Generator[T, None, None]:
     """Yields the results of `tasks` in order; the next ones are computed on a thread meanwhile.
 
     Args:

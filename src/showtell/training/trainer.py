@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -225,7 +225,8 @@ class _Run:
     def _open_images(self) -> tuple[ImageSource, ImageSource]:
         if self.recipe.encoder.trainable:
             return DecodedImages(self.encoder, self.training_set), DecodedImages(self.encoder, self.dev_set)
-        images = replace(self.dataset, images=self.training_set.images + self.dev_set.images)
+        # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
+        images = replace(self.dataset, images=self.training_set.images + self.dataset.split("dev").images)
         cache = open_features(images, self.encoder, self.features, self.watcher)
         return CachedImages(cache, self.training_set), CachedImages(cache, self.dev_set)
 
@@ -243,20 +244,21 @@ class _Run:
         started = saved = time.monotonic()
         before = position.seconds
         tasks = [partial(_load, source, [self.captions[index] for index in batch]) for batch in ahead]
-        for inputs, batch in prefetch(tasks):
-            loss, tokens = self._train_step(inputs, batch)
-            position.batch += 1
-            position.step += 1
-            position.loss_sum += loss * tokens
-            position.tokens += tokens
-            position.captions += len(batch.lengths)
-            position.seconds = before + time.monotonic() - started
-            self.watcher.advance(len(batch.lengths), loss=position.loss_sum / position.tokens)
-            if interrupted.is_set():
-                self._stop()
-            if time.monotonic() - saved > self.config.checkpoint_seconds:
-                self._save()
-                saved = time.monotonic()
+        with closing(prefetch(tasks)) as loaded:
+            for inputs, batch in loaded:
+                loss, tokens = self._train_step(inputs, batch)
+                position.batch += 1
+                position.step += 1
+                position.loss_sum += loss * tokens
+                position.tokens += tokens
+                position.captions += len(batch.lengths)
+                position.seconds = before + time.monotonic() - started
+                self.watcher.advance(len(batch.lengths), loss=position.loss_sum / position.tokens)
+                if interrupted.is_set():
+                    self._stop()
+                if time.monotonic() - saved > self.config.checkpoint_seconds:
+                    self._save()
+                    saved = time.monotonic()
 
     def _train_step(self, inputs: Tensor, batch: CaptionBatch) -> tuple[float, int]:
         """Makes one optimiser step; returns the mean loss over the real tokens, and their number."""

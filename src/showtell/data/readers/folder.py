@@ -15,7 +15,7 @@ from showtell.data.readers.gathering import (
     count,
     find_image_folder,
     read_lines,
-    split_in_name,
+    split_of_folder,
 )
 from showtell.data.readers.options import ReadOptions
 from showtell.data.records import Dataset
@@ -59,7 +59,7 @@ def read(path: Path, options: ReadOptions) -> Dataset:
     texts = {place.relative_to(path): set(names) for place, names in _walk(path)}
     for place, names in _walk(root):
         relative = place.relative_to(root)
-        split = split_in_name(relative.parts[0]) if relative.parts else None
+        split = split_of_folder(relative.parts[0]) if relative.parts else None
         for name in names:
             if not _is_image(place / name):
                 continue

@@ -236,6 +236,11 @@ def split_in_name(name: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
+def split_of_folder(name: str) -> str | None:
+    """Returns the split that a folder is named after, as `train` or `val2017`; None for others, as `test drive`."""
+    return _SPLIT_WORDS.get(re.sub(r"[\d_. -]+", "", name).lower())
+
+
 # ---------------------------------------------------------------------------------------------- names
 
 

@@ -1,0 +1,93 @@
+"""What the README and the guide say is done as they say it, on the data that `make demo` leaves."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from showtell.config import EncoderConfig, TextConfig, TrainingConfig, describe_fields
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds `demo/`, as after `make demo`."""
+    place = tmp_path_factory.mktemp("readme")
+    shutil.copytree(finished, place / "demo")
+    return place
+
+
+def run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
+    environment = {**environment, "SHOWTELL_CACHE": str(folder / "cache")}
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{shlex.join(words)}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_the_readmes_commands_work_in_their_order(folder: Path, clean_environment: dict[str, str]) -> None:
+    lines = [
+        line for block in blocks("console") for line in block.splitlines() if line.startswith("showtell ")
+    ]
+    assert len(lines) >= 5
+    outputs = {}
+    for line in lines:
+        words = shlex.split(line, comments=True)
+        outputs[line] = run([sys.executable, "-m", "showtell", *words[1:]], folder, clean_environment)
+    assert all(output.strip() for output in outputs.values())
+    assert any((folder / "attention").iterdir())
+    assert (folder / "runs" / "shapes" / "best.json").is_file()
+
+
+def test_the_readmes_python_works(folder: Path, clean_environment: dict[str, str]) -> None:
+    (code,) = blocks("python")
+    printed = run([sys.executable, "-c", code], folder, clean_environment)
+    assert len(printed.split()) >= 2
+
+
+def test_the_readmes_make_targets_exist() -> None:
+    targets = {
+        line.split()[1]
+        for block in blocks("console")
+        for line in block.splitlines()
+        if line.startswith("make ")
+    }
+    assert {"demo", "test"} <= targets
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    # What each target would run; nothing is installed or trained here.
+    for target in targets:
+        subprocess.run(
+            ["make", "-n", target], cwd=ROOT, check=True, capture_output=True, env=dict(os.environ)
+        )
+
+
+def test_the_guide_lists_every_key_with_its_meaning() -> None:
+    for section, cls in (("encoder", EncoderConfig), ("text", TextConfig), ("training", TrainingConfig)):
+        meanings = describe_fields(cls)
+        for field in dataclasses.fields(cls):
+            value = field.default
+            shown = (
+                f'"{value}"'
+                if isinstance(value, str)
+                else str(value).lower()
+                if isinstance(value, bool)
+                else value
+            )
+            row = f"| `{section}.{field.name}` | `{shown}` | {meanings[field.name]} |"
+            assert row in GUIDE, f"docs/guide.md lacks or misstates: {row}"
