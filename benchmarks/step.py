@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.arange(captions) % arguments.images,
     )
     for kind, (_, decoder_type) in DECODERS.items():
-        needs = decoder_type.needs  # type: ignore[attr-defined]  # every entry is a Decoder class
+        needs = decoder_type.needs
         decoder = create_decoder(kind, {}, features=needs, channels=1280, vocab_size=arguments.vocab)
         size = (arguments.images, 49, 1280) if needs == "grid" else (arguments.images, 1280)
         features = torch.randn(size)

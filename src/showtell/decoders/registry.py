@@ -13,7 +13,7 @@ from showtell.decoders.inject_lstm import InjectLstmDecoder, InjectLstmOptions
 from showtell.decoders.show_tell import ShowTellDecoder, ShowTellOptions
 from showtell.errors import ConfigError, did_you_mean
 
-DECODERS: dict[str, tuple[type[Any], Callable[..., Decoder]]] = {
+DECODERS: dict[str, tuple[type[Any], type[Decoder]]] = {
     "show-tell": (ShowTellOptions, ShowTellDecoder),
     "inject-lstm": (InjectLstmOptions, InjectLstmDecoder),
     "attend-gru-additive": (AttendGruAdditiveOptions, AttendGruAdditiveDecoder),
@@ -24,6 +24,36 @@ DECODERS: dict[str, tuple[type[Any], Callable[..., Decoder]]] = {
 def list_decoders() -> list[str]:
     """Returns the names of all decoders."""
     return list(DECODERS)
+
+
+def check_decoder(kind: str, options: Mapping[str, Any], *, features: str) -> Any:
+    """Checks what a recipe says of its decoder, before anything large is built.
+
+    Args:
+        kind: a name from `list_decoders`.
+        options: the decoder's keys, as in a recipe's [decoder] table without `kind`.
+        features: what the encoder gives, "grid" or "pooled".
+
+    Returns:
+        The decoder's own options.
+
+    Raises:
+        ConfigError: an unknown decoder or key, a wrong type, or a decoder that needs other features.
+    """
+    if kind not in DECODERS:
+        raise ConfigError(
+            f"There is no decoder {kind!r}.{did_you_mean(kind, DECODERS)} Decoders: {', '.join(DECODERS)}."
+        )
+    options_type, decoder_type = DECODERS[kind]
+    built = build(options_type, options, "decoder")
+    if decoder_type.needs != features:
+        fitting = ", ".join(name for name, (_, other) in DECODERS.items() if other.needs == features)
+        raise ConfigError(
+            f'The decoder {kind!r} needs encoder.output = "{decoder_type.needs}", but the encoder gives '
+            f'"{features}" features. Set encoder.output = "{decoder_type.needs}", or choose a decoder for '
+            f"{features} features: {fitting}."
+        )
+    return built
 
 
 def create_decoder(
@@ -39,20 +69,8 @@ def create_decoder(
         vocab_size: width of the logits, special tokens included.
 
     Raises:
-        ConfigError: an unknown decoder or key, a wrong type, or a decoder that needs other features.
+        ConfigError: as `check_decoder`.
     """
-    if kind not in DECODERS:
-        raise ConfigError(
-            f"There is no decoder {kind!r}.{did_you_mean(kind, DECODERS)} Decoders: {', '.join(DECODERS)}."
-        )
-    options_type, decoder_type = DECODERS[kind]
-    built = build(options_type, options, "decoder")
-    needs = decoder_type.needs  # type: ignore[attr-defined]  # every entry is a Decoder class
-    if needs != features:
-        raise ConfigError(
-            f'The decoder {kind!r} needs encoder.output = "{needs}", but the encoder gives "{features}" features. '
-            f'Set encoder.output = "{needs}", or choose a decoder for {features} features: '
-            + ", ".join(name for name, (_, other) in DECODERS.items() if other.needs == features)  # type: ignore[attr-defined]
-            + "."
-        )
-    return decoder_type(built, channels=channels, vocab_size=vocab_size)
+    built = check_decoder(kind, options, features=features)
+    build_with: Callable[..., Decoder] = DECODERS[kind][1]  # every decoder takes its own kind of options
+    return build_with(built, channels=channels, vocab_size=vocab_size)

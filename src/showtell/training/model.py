@@ -164,7 +164,9 @@ def open_backend(bundle: Bundle, where: Path) -> TorchBackend:
         encoder = build_encoder(recipe.encoder, source=source, search=find_training_weights(where, recipe))
     else:
         tensors = _to_tensors(bundle.encoder_weights)
-        encoder = restore_encoder(recipe.encoder, source, bundle.preprocessing, tensors)
+        # For captioning it is frozen, which is also faster: batch norms are folded.
+        frozen = replace(recipe.encoder, trainable=False)
+        encoder = restore_encoder(frozen, source, bundle.preprocessing, tensors)
     if encoder.fingerprint != bundle.encoder.fingerprint:
         raise BundleError(
             f"{where}: the encoder {source.name!r} built here (fingerprint {encoder.fingerprint[:12]}...) is not "

@@ -28,7 +28,7 @@ from showtell.files import remove_partial_files, write_json
 from showtell.recipes import Recipe
 
 # Changing these does not change what the epochs so far were.
-MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every", "dev_images"}
+MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every"}
 
 
 def find_training_weights(bundle: Path, recipe: Recipe) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,8 +31,11 @@ def open_features(dataset: Dataset, encoder: Encoder, folder: Path | None, watch
         names = "\n".join(sorted(f"{image.id}\t{image.path.resolve()}" for image in dataset.images))
         key = hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         folder = cache_folder() / "features" / f"{encoder.source.name}-{encoder.fingerprint[:12]}-{key}"
-    with contextlib.suppress(CacheError):  # several runs may read one complete cache at the same time
+    try:  # first without a lock: several runs may read one complete cache at the same time
         return FeatureCache.open(folder, encoder_fingerprint=encoder.fingerprint, dataset=dataset)
+    except CacheError as error:
+        if folder.is_dir():
+            watcher.note(f"{error} What is missing or changed is computed now.")
     watcher.stage("features", len(dataset.images), "images")
     done = 0
 

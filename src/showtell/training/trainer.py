@@ -26,7 +26,7 @@ from torch.nn.functional import cross_entropy
 from showtell.bundle import find_bundle
 from showtell.captioning import caption_feature_batches
 from showtell.data.records import Dataset
-from showtell.decoders import CaptionBatch
+from showtell.decoders import CaptionBatch, check_decoder
 from showtell.encoders import build_encoder
 from showtell.errors import TrainingError, TrainingInterrupted
 from showtell.metrics import score
@@ -158,6 +158,7 @@ class _Run:
         self.config = recipe.training
         self.include_encoder = include_encoder
         self.folder = RunFolder(output)
+        check_decoder(recipe.decoder, recipe.decoder_options, features=recipe.encoder.output)
         self.training_set, self.dev_set = dataset.split("train"), dataset.split("dev")
         if self.config.dev_images:
             self.dev_set = replace(self.dev_set, images=self.dev_set.images[: self.config.dev_images])
