@@ -221,5 +221,5 @@ def _read_weights(path: Path) -> Weights:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:  # the last: nested without end
         raise BundleError(f"{path}: cannot be read: {error}") from None
