@@ -10,6 +10,7 @@ from pathlib import Path
 # Before anything imports torch: two threads everywhere, since sums in another order differ in their last bits
 # and a container often sees more processors than it may use. Processes that tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it
 
 import pytest
 from jaxtyping import install_import_hook
