@@ -239,8 +239,11 @@ def test_ctrl_c_ends_a_real_process_with_130_and_one_line(tmp_path: Path) -> Non
             except OSError:
                 assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGINT)
-        output, error = process.communicate(timeout=30)
-        os.close(descriptor)
+        try:
+            output, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            os.close(descriptor)
     assert (process.returncode, output, error) == (130, "", "showtell: interrupted\n")
 
 

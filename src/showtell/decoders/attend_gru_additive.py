@@ -2,8 +2,7 @@
 
 *Show, Attend and Tell* (Xu et al. 2015) with the soft attention of its section 4.2, a GRU in the LSTM's place,
 and the sizes of the widely read tutorial: the cells go through one dense(relu) layer; the context vector and the
-word embedding are the GRU's input; two dense layers give the logits. The state starts at zero, as in the tutorial,
-or at a function of the mean cell, as in the paper (section 3.1.2).
+word embedding are the GRU's input; two dense layers give the logits. The state starts at zero.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from showtell.config import check_choice, check_range
+from showtell.config import check_range
 from showtell.decoders.attention import AdditiveAttention
 from showtell.decoders.base import Decoder, Memory, State
 
@@ -32,19 +31,13 @@ class AttendGruAdditiveOptions:
     """size of word embeddings"""
     hidden_size: int = 512
     """size of the GRU's state and of the dense layer before the vocabulary"""
-    initial_state: str = "zeros"
-    """"zeros", or "mean": tanh of a linear layer over the mean cell"""
     dropout: float = 0.0
-    """share of embedding and output units dropped in training"""
-    feature_dropout: float = 0.0
-    """share of feature channels dropped in training, the same ones in all cells of an image"""
+    """share of feature, embedding and output units dropped in training"""
 
     def __post_init__(self) -> None:
         for name in ("feature_size", "attention_size", "embedding_size", "hidden_size"):
             check_range(f"decoder.{name}", getattr(self, name), minimum=1)
-        check_choice("decoder.initial_state", self.initial_state, ("zeros", "mean"))
-        for name in ("dropout", "feature_dropout"):
-            check_range(f"decoder.{name}", getattr(self, name), minimum=0.0, maximum=0.95)
+        check_range("decoder.dropout", self.dropout, minimum=0.0, maximum=0.95)
 
 
 class AttendGruAdditiveDecoder(Decoder):
@@ -62,23 +55,15 @@ class AttendGruAdditiveDecoder(Decoder):
         self.gru = nn.GRUCell(options.feature_size + options.embedding_size, options.hidden_size)
         self.dense = nn.Linear(options.hidden_size, options.hidden_size)
         self.output = nn.Linear(options.hidden_size, vocab_size)
-        self.initial = (
-            nn.Linear(options.feature_size, options.hidden_size) if options.initial_state == "mean" else None
-        )
         self.dropout = nn.Dropout(options.dropout)
-        # Independent masks per cell would cancel out in the context vector, which is a mean over cells.
-        self.feature_dropout = nn.Dropout1d(options.feature_dropout)
 
     def project(self, features: Float[Tensor, "images cells channels"]) -> Memory:
         """Returns the reduced cells (images, cells, features) and their keys (images, cells, attention)."""
-        cells = relu(self.cell(features))
-        cells = self.feature_dropout(cells.transpose(1, 2)).transpose(1, 2)
+        cells = self.dropout(relu(self.cell(features)))
         return cells, self.attention.project(cells)
 
     def start(self, memory: Memory) -> State:
-        """Returns the initial state: (rows, hidden)."""
-        if self.initial is not None:
-            return (torch.tanh(self.initial(memory[0].mean(dim=1))),)
+        """The state starts at zero: (rows, hidden)."""
         return (torch.zeros(len(memory[0]), self.hidden_size, device=memory[0].device),)
 
     def step(
