@@ -256,3 +256,24 @@ def test_a_captioner_without_its_encoder(captioner: Captioner, paths: list[Path]
     )
     with pytest.raises(ConfigError, match="opened without its encoder"):
         list(Captioner(blind, captioner.settings).caption(paths[:1]))
+
+
+def test_one_picture_need_not_be_in_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from PIL import Image as Pillow
+
+    from showtell import captioner as module
+
+    path = tmp_path / "one.png"
+    Pillow.new("RGB", (8, 8)).save(path)
+    seen: list[object] = []
+    monkeypatch.setattr(
+        module, "_decode_ahead", lambda images, resize, workers: seen.extend(images) or iter(())
+    )
+
+    class Nothing:
+        class preprocessing:  # noqa: N801
+            resize = None
+
+    captioner = module.Captioner(Nothing(), None)  # type: ignore[arg-type]
+    assert list(captioner.caption(str(path))) == []
+    assert seen == [str(path)]

@@ -81,7 +81,11 @@ class Captioner:
         return cls(backend, bundle.recipe.decoding, digest=bundle.digest, name=bundle.recipe.name)
 
     def caption(
-        self, images: Iterable[ImageLike], settings: DecodingSettings | None = None, *, workers: int = 2
+        self,
+        images: Iterable[ImageLike] | ImageLike,
+        settings: DecodingSettings | None = None,
+        *,
+        workers: int = 2,
     ) -> Iterator[CaptionedPicture]:
         """Captions images as they come; yields one result per image, in order.
 
@@ -93,6 +97,8 @@ class Captioner:
             settings: of the search; the captioner's own by default.
             workers: threads that decode images.
         """
+        if isinstance(images, str | Path | bytes | Image.Image):
+            images = [images]  # one picture; a string would otherwise be read letter by letter
         settings = settings or self.settings
         index = 0
         for batch in _decode_ahead(images, self.backend.preprocessing.resize, workers):

@@ -27,9 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after `showtell`; those of this process where None.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    # Read when torch is loaded: threads that wait for each other sleep instead of spinning. Where other programs
-    # want the processor too, spinning threads made training several times slower (docs/experiments.md).
+    # Read when torch is loaded: threads that wait for each other spin only briefly, then sleep. Where other
+    # programs want the processor too, long spinning made training several times slower (docs/experiments.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "50000")
     # A caption or file name that the terminal cannot show must not end the run.
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
