@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before anything imports torch: two threads everywhere, since sums in another order differ in their last bits
@@ -70,6 +73,21 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("demonstration") / "demo"
     run_demo(output)
     return output
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own, as large as the indirect parameter says (as "256k"), to be filled up."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)]
+    mount = subprocess.run(command, capture_output=True, check=False) if shutil.which("mount") else None
+    if mount is None or mount.returncode:
+        pytest.skip("cannot mount a small tmpfs here: needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -497,20 +497,7 @@ def test_a_file_size_limit_keeps_what_is_finished(
     assert_right(FeatureCache.open(tmp_path / "cache", dataset=dataset), encoder, dataset)
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    mount = subprocess.run(command, capture_output=True, check=False) if shutil.which("mount") else None
-    if mount is None or mount.returncode:
-        pytest.skip("cannot mount a small tmpfs here: needs root (test_a_file_size_limit covers most of it)")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["256k"], indirect=True)
 def test_a_disk_that_fills_up_keeps_what_is_finished(
     small_disk: Path, dataset: Dataset, encoder: Encoder, clean_environment: dict[str, str]
 ) -> None:
@@ -526,6 +513,7 @@ def test_a_disk_that_fills_up_keeps_what_is_finished(
     assert_right(FeatureCache.open(cache, dataset=dataset), encoder, dataset)
 
 
+@pytest.mark.parametrize("small_disk", ["256k"], indirect=True)
 def test_a_disk_that_is_too_small_is_refused_before_the_work(
     small_disk: Path, tmp_path: Path, dataset: Dataset
 ) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -450,20 +450,7 @@ def test_a_checkpoint_of_another_model_or_a_newer_format(tmp_path: Path) -> None
 # Full disks
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    mount = subprocess.run(command, capture_output=True, check=False) if shutil.which("mount") else None
-    if mount is None or mount.returncode:
-        pytest.skip("cannot mount a small tmpfs here: needs root")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
+@pytest.mark.parametrize("small_disk", ["512k"], indirect=True)
 def test_a_full_disk_leaves_the_last_checkpoint_whole(
     small_disk: Path, dataset: Dataset, features: Path, whole: Path
 ) -> None:
