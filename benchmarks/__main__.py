@@ -7,11 +7,21 @@ import sys
 from collections.abc import Sequence
 
 BENCHMARKS = {
+    "encode": "ResNet-50: images per second, and how much of the machine's own speed that is",
+    "caption": "one photograph to its caption, or a folder of them",
+    "cold_start": "`showtell caption` as a process: seconds and memory",
+    "train": "training steps on cached features: captions per second",
+    "batch": "captions of 64 images in one batch against one by one",
+    "decode": "decoding of JPEG files: images per second",
+    "score": "scoring 5,000 hypotheses with five references each",
     "features": "feature extraction: images per second, bytes on disk, resident memory",
+    "memory": "resident memory of feature extraction and training, for few and for many images",
+    "scale": "how cost grows: 100, 1,000 and 7,000 images (a quarter of an hour)",
     "step": "one training step of each decoder, float32 against bf16",
     "recipes": "trains and scores the five classic recipes (hours); see docs/results.md",
+    "report": "draws plots of results and prints the table of benchmarks/README.md",
 }
-QUICK = ("features", "step")
+QUICK = ("encode", "caption", "cold_start", "train", "batch", "decode", "score", "features")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -21,7 +21,7 @@ ROWS = (
     {"decoding", "metrics"},
     {"encoders", "decoders"},
     {"recipes"},
-    {"bundle", "captioning"},
+    {"bundle", "portable", "captioning"},
     {"training", "evaluation", "runtime", "exporter"},
     {"captioner"},
     {"cli", "server", "bulk", "explain", "demo", "__init__", "__main__"},
@@ -29,6 +29,8 @@ ROWS = (
 SAME_ROW = {
     ("data", "images"),  # the doctor opens images; duplicates are found by what they show
     ("data", "text"),  # the doctor counts the vocabulary
+    ("portable", "bundle"),  # an export is made of a bundle and checked like one
+    ("exporter", "training"),  # what is exported is opened as for captioning
     ("training", "evaluation"),  # the best checkpoint is chosen by really decoded captions
     ("demo", "explain"),
     ("cli", "demo"),
@@ -122,6 +124,10 @@ EXTRAS = {
     "tensorboard",
     "beartype",
     "psutil",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "openvino",
 }
 
 

@@ -267,12 +267,12 @@ def test_one_picture_need_not_be_in_a_list(monkeypatch: pytest.MonkeyPatch, tmp_
     Pillow.new("RGB", (8, 8)).save(path)
     seen: list[object] = []
     monkeypatch.setattr(
-        module, "_decode_ahead", lambda images, resize, workers: seen.extend(images) or iter(())
+        module, "_decode_ahead", lambda images, read, workers: seen.extend(images) or iter(())
     )
 
     class Nothing:
         class preprocessing:  # noqa: N801
-            resize = None
+            read = None
 
     captioner = module.Captioner(Nothing(), None)  # type: ignore[arg-type]
     assert list(captioner.caption(str(path))) == []

@@ -12,9 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from showtell.text import tokenizer
 from showtell.text.tokenizer import COCO_PUNCTUATION, tokenize
 
 CAPTIONS = (
@@ -132,9 +133,7 @@ def adversarial(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]
     return dict(zip(captions, java_tokenize(captions, tmp_path_factory.mktemp("java")), strict=True))
 
 
-@pytest.mark.java
-@pytest.mark.shared
-def test_all_shared_captions_equal_java(shared: Path, tmp_path: Path) -> None:
+def read_shared_captions(shared: Path) -> list[str]:
     captions = [
         line.split("\t", 1)[1]
         for line in (shared / "data/flickr8k/Flickr8k.token.txt").read_text(encoding="utf-8").splitlines()
@@ -143,6 +142,13 @@ def test_all_shared_captions_equal_java(shared: Path, tmp_path: Path) -> None:
         data = json.loads((shared / "data/coco" / name).read_text(encoding="utf-8"))
         captions += [annotation["caption"] for annotation in data["annotations"]]
     assert len(captions) > 43_000
+    return captions
+
+
+@pytest.mark.java
+@pytest.mark.shared
+def test_all_shared_captions_equal_java(shared: Path, tmp_path: Path) -> None:
+    captions = read_shared_captions(shared)
     java = java_tokenize(captions, tmp_path)
     differing = [(c, j, tokenize(c)) for c, j in zip(captions, java, strict=True) if tokenize(c) != j]
     assert differing == []
@@ -203,6 +209,44 @@ def test_half_a_surrogate_pair_is_dropped() -> None:
 def test_remembered_words_do_not_leak_into_the_result() -> None:
     tokenize("can't stop").clear()
     assert tokenize("can't stop") == ["ca", "n't", "stop"]
+
+
+def alone_or_together(caption: str) -> bool:
+    """Whether words scanned alone and remembered give what one scan of the whole caption gives."""
+    return tokenizer.tokenize(caption) == tokenizer._scan(caption)
+
+
+@pytest.mark.parametrize("caption", ADVERSARIAL, ids=ascii)
+def test_the_quick_way_equals_the_slow_one(caption: str) -> None:
+    assert alone_or_together(caption)
+
+
+@pytest.mark.shared
+def test_the_quick_way_equals_the_slow_one_on_all_shared_captions(shared: Path) -> None:
+    captions = read_shared_captions(shared)
+    assert [caption for caption in captions if not alone_or_together(caption)] == []
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.one_of(
+        st.lists(
+            st.sampled_from([bit for caption in ADVERSARIAL for bit in caption.split(" ")]), max_size=9
+        ).map(" ".join),
+        st.text("aAbSst 1.,'-/()<>;:!?&$£ \xa0é½", max_size=30),
+    )
+)
+def test_the_quick_way_equals_the_slow_one_on_any_caption(caption: str) -> None:
+    assert alone_or_together(caption)
+
+
+def test_a_bounded_number_of_words_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer._Words, "_MOST", 3)
+    words = tokenizer._Words()
+    for round_ in range(2):
+        for word in ("a", "can't", "dogs.", "b", "c"):
+            assert words[word] == tuple(tokenizer._scan(word)), round_
+            assert len(words) <= 3
 
 
 def test_repeated_words_are_kept() -> None:

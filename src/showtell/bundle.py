@@ -112,7 +112,7 @@ def find_bundle(model: Path) -> Path:
     if (model / "bundle.json").is_file():
         return model
     if (model / "best.json").is_file():
-        best = _read_json(model / "best.json")
+        best = read_json(model / "best.json")
         name = best.get("bundle") if isinstance(best, dict) else None
         if isinstance(name, str) and (model / name / "bundle.json").is_file():
             return model / name
@@ -133,7 +133,7 @@ def load_bundle(model: Path) -> Bundle:
         BundleError: a part is missing, damaged, of a newer format, or belongs to another bundle.
     """
     folder = find_bundle(model)
-    manifest = _read_json(folder / "bundle.json")
+    manifest = read_json(folder / "bundle.json")
     version = manifest.get("format_version") if isinstance(manifest, dict) else None
     if not isinstance(version, int):
         raise BundleError(f"{folder / 'bundle.json'}: not a Showtell bundle (no format_version).")
@@ -149,7 +149,7 @@ def load_bundle(model: Path) -> Bundle:
             "decoder.safetensors",
             *(["encoder.safetensors"] if included else []),
         ):
-            _check_file(folder / name, manifest["files"][name])
+            check_digest(folder / name, manifest["files"][name])
         vocabulary = Vocabulary.load(folder / "vocabulary.json")
         if len(vocabulary) != manifest["vocabulary"]["size"]:
             raise BundleError(
@@ -200,13 +200,18 @@ def _check_kinds(path: Path, manifest: Mapping[str, Any]) -> None:
             )
 
 
-def _check_file(path: Path, expected: str) -> None:
+def check_digest(path: Path, expected: str) -> None:
+    """Checks that a file is the one that its manifest lists.
+
+    Raises:
+        BundleError: it is missing, or its content is another.
+    """
     if not path.is_file():
         raise BundleError(f"{path}: missing. The bundle is incomplete; copy it again, whole.")
     digest = digest_file(path)
     if digest != expected:
         raise BundleError(
-            f"{path}: its content (sha256 {digest[:12]}...) is not what bundle.json lists ({str(expected)[:12]}...): "
+            f"{path}: its content (sha256 {digest[:12]}...) is not what its manifest lists ({str(expected)[:12]}...): "
             "truncated, changed, or from another bundle."
         )
 
@@ -218,7 +223,12 @@ def _read_weights(path: Path) -> Weights:
         raise BundleError(f"{path}: the weights cannot be read: {error}") from None
 
 
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file.
+
+    Raises:
+        BundleError: it cannot be read or is no JSON.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:  # the last: nested without end

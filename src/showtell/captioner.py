@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -13,17 +11,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from showtell.bundle import find_bundle, load_bundle
+from showtell.bundle import load_bundle
 from showtell.captioning import Backend, Caption, caption_features
 from showtell.data.records import Dataset
 from showtell.decoding import DecodingSettings
-from showtell.errors import ImageError
+from showtell.errors import ConfigError, ImageError
 from showtell.evaluation import DEFAULT_METRICS, EvaluationReport, evaluate_captions
-from showtell.images import open_image
+from showtell.images import read_batches
 from showtell.metrics import CorpusIdf
+from showtell.portable import find_model, is_portable, load_portable
+from showtell.runtime import EngineOptions, open_portable
 
 ImageLike = str | Path | bytes | BinaryIO | Image.Image
 BATCH = 32  # images that go through the networks together
+FIRST_BATCH = 8  # fewer, so that the networks need not wait for long
 
 
 @dataclass(frozen=True)
@@ -65,20 +66,51 @@ class Captioner:
         self.name = name
 
     @classmethod
-    def load(cls, model: str | Path) -> Captioner:
-        """Opens a bundle folder, or the best bundle of a run folder.
+    def load(
+        cls, model: str | Path, *, engine: str = "auto", precision: str = "auto", threads: int = 0
+    ) -> Captioner:
+        """Opens an exported captioner, a bundle, or the best bundle of a run folder.
+
+        An exported one runs without torch; the others run on torch.
+
+        Args:
+            model: its folder.
+            engine: for an exported captioner "openvino", "onnxruntime" or "auto" (the first that is installed); for a
+                bundle "torch" or "auto".
+            precision: of an exported captioner's encoder: "float32", "bf16" or "auto", the fastest that the processor
+                has. A bundle's encoder says its own.
+            threads: of the processor; 0 means one per core.
 
         Raises:
             BundleError: no such model, or its parts do not fit together.
             EncoderError: its backbone cannot be found; the message says which and where to get it.
+            ConfigError: an unknown engine, a precision that the processor does not have, or a negative number.
+            MissingExtraError: the engine is not installed.
         """
-        folder = find_bundle(Path(model))
+        folder = find_model(Path(model))
+        if is_portable(folder):
+            portable = load_portable(folder)
+            backend = open_portable(portable, EngineOptions(engine, precision, threads))
+            return cls(backend, portable.recipe.decoding, digest=portable.digest, name=portable.recipe.name)
+        if engine not in ("auto", "torch"):
+            raise ConfigError(
+                f"{folder}: a bundle runs on torch, not on {engine!r}. Export it first (showtell export {folder} "
+                "--output FOLDER) and give the exported folder."
+            )
+        if precision != "auto":
+            raise ConfigError(
+                f"{folder}: precision = {precision!r} is an option of exported captioners (showtell export)."
+            )
         bundle = load_bundle(folder)
         # Imported here: torch takes seconds, and those who only look at a bundle do not need it.
         from showtell.training.model import open_backend
 
-        backend = open_backend(bundle, folder)
-        return cls(backend, bundle.recipe.decoding, digest=bundle.digest, name=bundle.recipe.name)
+        return cls(
+            open_backend(bundle, folder, threads=threads),
+            bundle.recipe.decoding,
+            digest=bundle.digest,
+            name=bundle.recipe.name,
+        )
 
     def caption(
         self,
@@ -101,7 +133,7 @@ class Captioner:
             images = [images]  # one picture; a string would otherwise be read letter by letter
         settings = settings or self.settings
         index = 0
-        for batch in _decode_ahead(images, self.backend.preprocessing.resize, workers):
+        for batch in _decode_ahead(images, self.backend.preprocessing.read, workers):
             positions = [
                 index + place for place, item in enumerate(batch) if not isinstance(item, ImageError)
             ]
@@ -169,25 +201,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def _decode_ahead(
-    images: Iterable[ImageLike], resize: Callable[[Image.Image], Pixels], workers: int
+    images: Iterable[ImageLike], read: Callable[[ImageLike], Pixels], workers: int
 ) -> Iterator[list[Pixels | ImageError]]:
-    """Yields batches of resized pictures or errors; at most two batches of images are decoded ahead."""
-
-    def read(image: ImageLike) -> Pixels | ImageError:
-        try:
-            return resize(open_image(image))
-        except ImageError as error:
-            return error
-
-    waiting: deque[Future[Pixels | ImageError]] = deque()
-    source = iter(images)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        exhausted = False
-        while waiting or not exhausted:
-            while not exhausted and len(waiting) < 2 * BATCH:
-                try:
-                    waiting.append(pool.submit(read, next(source)))
-                except StopIteration:
-                    exhausted = True
-            if waiting:
-                yield [waiting.popleft().result() for _ in range(min(BATCH, len(waiting)))]
+    """Yields batches of pictures at the encoder's size, or errors; the next batch is read meanwhile."""
+    return read_batches(images, read, size=BATCH, first=FIRST_BATCH, workers=max(1, workers))

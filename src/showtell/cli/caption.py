@@ -21,6 +21,7 @@ from showtell.cli.arguments import (
     writable_folder,
 )
 from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
+from showtell.cli.engine_options import add_engine_options, load_captioner
 from showtell.cli.output import log, write_text
 from showtell.cli.progress import show_progress
 from showtell.errors import UsageError
@@ -49,7 +50,7 @@ def add_parser(commands: Commands) -> None:
         metavar="M",
         type=existing,
         required=True,
-        help="a bundle, or a run folder (its best checkpoint)",
+        help="an exported model, a bundle, or a run folder (its best checkpoint)",
     )
     parser.add_argument(
         "--count", metavar="N", type=integer(minimum=1), help="captions per image, the best first"
@@ -71,15 +72,14 @@ def add_parser(commands: Commands) -> None:
         help="also draw where the model looked, word by word",
     )
     add_decoding_options(parser)
+    add_engine_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Captions every image that can be read; returns 1 if one could not."""
     paths, failures = find_images(arguments.paths)
 
-    from showtell.captioner import Captioner
-
-    captioner = Captioner.load(arguments.model)
+    captioner = load_captioner(arguments)
     settings = read_decoding_settings(arguments, captioner.settings, count=arguments.count)
     records: list[Record] = []
     # JSON is one value and has to wait for the last image; the other forms come out line by line.

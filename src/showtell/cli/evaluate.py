@@ -7,6 +7,7 @@ import argparse
 from showtell.cli.arguments import Commands, add_command, existing, integer, writable_file
 from showtell.cli.data_options import SPLIT, add_data_options, add_split_options, read_split_data
 from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
+from showtell.cli.engine_options import add_engine_options, load_captioner
 from showtell.cli.output import log, print_json, write_json
 from showtell.cli.progress import show_progress
 from showtell.cli.score import add_metric_options
@@ -23,7 +24,10 @@ def add_parser(commands: Commands) -> None:
         "Prints one JSON object, the scores, as the last line.",
     )
     parser.add_argument(
-        "model", metavar="MODEL", type=existing, help="a bundle, or a run folder (its best checkpoint)"
+        "model",
+        metavar="MODEL",
+        type=existing,
+        help="an exported model, a bundle, or a run folder (its best checkpoint)",
     )
     parser.add_argument("--split", metavar="S", type=SPLIT, required=True, help="train, dev or test")
     parser.add_argument("--max-images", metavar="N", type=integer(minimum=1), help="only the first N images")
@@ -35,6 +39,7 @@ def add_parser(commands: Commands) -> None:
     )
     add_metric_options(parser)
     add_decoding_options(parser)
+    add_engine_options(parser)
     add_data_options(parser, positional=False)
     add_split_options(parser)
 
@@ -44,11 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
     dataset = read_split_data(arguments)
     dataset.split(arguments.split)  # a split that is not there should not wait for the model to be loaded
 
-    from showtell.captioner import Captioner
     from showtell.metrics import CorpusIdf
 
     corpus_idf = None if arguments.idf is None else CorpusIdf.load(arguments.idf)
-    captioner = Captioner.load(arguments.model)
+    captioner = load_captioner(arguments)
     with show_progress("captions", "images") as progress:
         report = captioner.evaluate(
             dataset,

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import linear, relu
 
 from showtell.config import check_range
 from showtell.decoders.attention import AdditiveAttention
-from showtell.decoders.base import Decoder, Memory, State
+from showtell.decoders.base import CaptionBatch, Decoder, Memory, State
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,15 @@ class AttendGruAdditiveOptions:
     hidden_size: int = 512
     """size of the GRU's state and of the dense layer before the vocabulary"""
     dropout: float = 0.0
-    """share of feature, embedding and output units dropped in training"""
+    """share of embedding and output units dropped in training"""
+    feature_dropout: float = 0.0
+    """share of channels dropped in training, in all cells of an image at once (Tompson et al. 2015)"""
 
     def __post_init__(self) -> None:
         for name in ("feature_size", "attention_size", "embedding_size", "hidden_size"):
             check_range(f"decoder.{name}", getattr(self, name), minimum=1)
-        check_range("decoder.dropout", self.dropout, minimum=0.0, maximum=0.95)
+        for name in ("dropout", "feature_dropout"):
+            check_range(f"decoder.{name}", getattr(self, name), minimum=0.0, maximum=0.95)
 
 
 class AttendGruAdditiveDecoder(Decoder):
@@ -49,6 +52,7 @@ class AttendGruAdditiveDecoder(Decoder):
     def __init__(self, options: AttendGruAdditiveOptions, *, channels: int, vocab_size: int) -> None:
         super().__init__()
         self.hidden_size = options.hidden_size
+        self.feature_size = options.feature_size
         self.cell = nn.Linear(channels, options.feature_size)
         self.attention = AdditiveAttention(options.feature_size, options.hidden_size, options.attention_size)
         self.embedding = nn.Embedding(vocab_size, options.embedding_size)
@@ -56,15 +60,17 @@ class AttendGruAdditiveDecoder(Decoder):
         self.dense = nn.Linear(options.hidden_size, options.hidden_size)
         self.output = nn.Linear(options.hidden_size, vocab_size)
         self.dropout = nn.Dropout(options.dropout)
+        # Masks drawn for each cell would cancel out in the context vector, which is a mean over cells.
+        self.channel_dropout = nn.Dropout1d(options.feature_dropout)
 
     def project(self, features: Float[Tensor, "images cells channels"]) -> Memory:
         """Returns the reduced cells (images, cells, features) and their keys (images, cells, attention)."""
-        cells = self.dropout(relu(self.cell(features)))
+        cells = self.channel_dropout(relu(self.cell(features)).transpose(1, 2)).transpose(1, 2)
         return cells, self.attention.project(cells)
 
     def start(self, memory: Memory) -> State:
         """The state starts at zero: (rows, hidden)."""
-        return (torch.zeros(len(memory[0]), self.hidden_size, device=memory[0].device),)
+        return (memory[0].new_zeros(memory[0].shape[0], self.hidden_size),)
 
     def step(
         self, tokens: Int[Tensor, " rows"], state: State, memory: Memory
@@ -76,7 +82,41 @@ class AttendGruAdditiveDecoder(Decoder):
         hidden = self.gru(torch.cat([context.to(words.dtype), words], dim=1), state[0])
         return hidden, (hidden,), weights
 
+    def run(self, batch: CaptionBatch, memory: Memory) -> Float[Tensor, "tokens hidden"]:
+        """As `step` after `step`, but what the words give to the GRU's gates is one product for all of them."""
+        (hidden,), (cells, keys) = self.start(memory), memory
+        counts = batch.counts()
+        weight = self.gru.weight_ih
+        from_context, from_words = weight[:, : self.feature_size], weight[:, self.feature_size :]
+        words = self.dropout(self.embedding(batch.pack(batch.inputs)))
+        word_gates = torch.split(
+            linear(words, from_words, self.gru.bias_ih), counts
+        )  # each (count, 3 x hidden)
+        outputs = []
+        for count, given in zip(counts, word_gates):
+            if count < len(hidden):
+                hidden, cells, keys = hidden[:count], cells[:count], keys[:count]
+            context, _ = self.attention(hidden, cells, keys)
+            gates = given + linear(context.to(given.dtype), from_context)
+            hidden = _advance(gates, linear(hidden, self.gru.weight_hh, self.gru.bias_hh), hidden)
+            outputs.append(hidden)
+        return torch.cat(outputs)
+
     def logits(self, outputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
         """The two dense layers."""
         logits: Tensor = self.output(self.dropout(self.dense(outputs)))
         return logits
+
+
+def _advance(
+    given: Float[Tensor, "rows gates"],
+    recurrent: Float[Tensor, "rows gates"],
+    hidden: Float[Tensor, "rows hidden"],
+) -> Float[Tensor, "rows hidden"]:
+    """One GRU step (Cho et al. 2014, in the form of torch.nn.GRU) from its inputs' and its state's gates."""
+    reset_given, update_given, new_given = given.chunk(3, dim=1)
+    reset_recurrent, update_recurrent, new_recurrent = recurrent.chunk(3, dim=1)
+    reset = torch.sigmoid(reset_given + reset_recurrent)
+    update = torch.sigmoid(update_given + update_recurrent)
+    new = torch.tanh(new_given + reset * new_recurrent)
+    return torch.lerp(new, hidden, update)

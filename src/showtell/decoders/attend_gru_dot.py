@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import relu
@@ -57,7 +56,7 @@ class AttendGruDotDecoder(Decoder):
 
     def start(self, memory: Memory) -> State:
         """The state starts at zero: (rows, size)."""
-        return (torch.zeros(len(memory[0]), self.size, device=memory[0].device),)
+        return (memory[0].new_zeros(memory[0].shape[0], self.size),)
 
     def step(
         self, tokens: Int[Tensor, " rows"], state: State, memory: Memory
@@ -65,8 +64,9 @@ class AttendGruDotDecoder(Decoder):
         """Feeds one word, then looks."""
         words = self.dropout(self.embedding(tokens)).unsqueeze(1)
         outputs, hidden = self.gru(words, state[0].unsqueeze(0).to(words.dtype))
-        attended, weights = self._attend(outputs, memory[0])
-        return attended[:, 0], (hidden[0],), weights[:, 0]
+        cells = memory[0]
+        attended, weights = self._attend(outputs.view(cells.shape[0], -1, self.size), cells)
+        return attended.flatten(0, 1), (hidden[0],), weights.flatten(0, 1)
 
     def run(self, batch: CaptionBatch, memory: Memory) -> Float[Tensor, "tokens size"]:
         """The whole sequence at once."""
@@ -75,8 +75,8 @@ class AttendGruDotDecoder(Decoder):
         return batch.pack(attended)
 
     def _attend(
-        self, outputs: Float[Tensor, "rows steps size"], cells: Float[Tensor, "rows cells size"]
-    ) -> tuple[Float[Tensor, "rows steps size"], Float[Tensor, "rows steps cells"]]:
+        self, outputs: Float[Tensor, "images queries size"], cells: Float[Tensor, "images cells size"]
+    ) -> tuple[Float[Tensor, "images queries size"], Float[Tensor, "images queries cells"]]:
         context, weights = self.attention(outputs, cells)
         return self.norm(outputs + context.to(outputs.dtype)), weights
 

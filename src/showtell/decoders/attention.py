@@ -25,7 +25,7 @@ class AdditiveAttention(nn.Module):
         self.query = nn.Linear(query_size, size)
         self.score = nn.Linear(size, 1)
 
-    def project(self, features: Float[Tensor, "rows cells channels"]) -> Float[Tensor, "rows cells size"]:
+    def project(self, features: Float[Tensor, "images cells channels"]) -> Float[Tensor, "images cells size"]:
         """Returns the keys."""
         keys: Tensor = self.key(features)
         return keys
@@ -33,13 +33,18 @@ class AdditiveAttention(nn.Module):
     def forward(
         self,
         query: Float[Tensor, "rows hidden"],
-        features: Float[Tensor, "rows cells channels"],
-        keys: Float[Tensor, "rows cells size"],
+        features: Float[Tensor, "images cells channels"],
+        keys: Float[Tensor, "images cells size"],
     ) -> tuple[Float[Tensor, "rows channels"], Float[Tensor, "rows cells"]]:
-        """Returns the context vector and the weights of the cells, which sum to 1."""
-        activation = torch.tanh(keys + self.query(query).unsqueeze(1))  # (rows, cells, size)
-        weights = torch.softmax(self.score(activation).squeeze(2).float(), dim=1)  # (rows, cells)
-        return mix(weights, features), weights
+        """Returns the context vector and the weights of the cells, which sum to 1.
+
+        Rows are images x width (`Decoder`); the keys are broadcast over the width, never repeated.
+        """
+        images, cells, size = keys.shape
+        queries = self.query(query).view(images, -1, 1, size)  # (images, width, 1, size)
+        activation = torch.tanh(keys.unsqueeze(1) + queries)  # (images, width, cells, size)
+        weights = torch.softmax(self.score(activation).squeeze(3).float(), dim=2)  # (images, width, cells)
+        return mix(weights, features), weights.view(-1, cells)
 
 
 class DotAttention(nn.Module):
@@ -49,16 +54,18 @@ class DotAttention(nn.Module):
     """
 
     def forward(
-        self, query: Float[Tensor, "rows steps channels"], features: Float[Tensor, "rows cells channels"]
-    ) -> tuple[Float[Tensor, "rows steps channels"], Float[Tensor, "rows steps cells"]]:
-        """Returns context vectors and weights for all steps of the query at once."""
-        scores = torch.bmm(query, features.transpose(1, 2).to(query.dtype))  # (rows, steps, cells)
+        self,
+        query: Float[Tensor, "images queries channels"],
+        features: Float[Tensor, "images cells channels"],
+    ) -> tuple[Float[Tensor, "images queries channels"], Float[Tensor, "images queries cells"]]:
+        """Returns context vectors and weights of all queries of an image at once."""
+        scores = torch.bmm(query, features.transpose(1, 2).to(query.dtype))  # (images, queries, cells)
         weights = torch.softmax(scores.float(), dim=2)
         return torch.bmm(weights.to(features.dtype), features), weights
 
 
 def mix(
-    weights: Float[Tensor, "rows cells"], features: Float[Tensor, "rows cells channels"]
+    weights: Float[Tensor, "images width cells"], features: Float[Tensor, "images cells channels"]
 ) -> Float[Tensor, "rows channels"]:
-    """Returns the mean of the cells under the weights."""
-    return torch.bmm(weights.unsqueeze(1).to(features.dtype), features).squeeze(1)
+    """Returns the mean of the cells under the weights, rows = images x width."""
+    return torch.bmm(weights.to(features.dtype), features).flatten(0, 1)

@@ -49,6 +49,9 @@ class CaptionBatch:
 class Decoder(nn.Module, ABC):
     """A recurrent decoder; subclasses say in `needs` whether they look at a grid or a pooled vector.
 
+    A row is one caption; rows = images x width, those of an image together, so that they share its memory without
+    a copy. In training every caption has a memory entry of its own: the width is 1.
+
     Shapes:
         features: (images, cells, channels) for "grid", (images, channels) for "pooled".
         tokens: (rows,) ids; logits: (rows, vocab); attention: (rows, cells), each row sums to 1.
@@ -63,13 +66,16 @@ class Decoder(nn.Module, ABC):
 
     @abstractmethod
     def start(self, memory: Memory) -> State:
-        """Returns the state before the first step; the memory has one entry per row."""
+        """Returns the state before the first step, one entry per entry of the memory."""
 
     @abstractmethod
     def step(
         self, tokens: Int[Tensor, " rows"], state: State, memory: Memory
     ) -> tuple[Float[Tensor, "rows output"], State, Float[Tensor, "rows cells"] | None]:
-        """Feeds one token to every row; returns what the output layer reads, the new state, and attention."""
+        """Feeds one token to every row; returns what the output layer reads, the new state, and attention.
+
+        Row r belongs to entry r // width of the memory, with width = rows / entries.
+        """
 
     @abstractmethod
     def logits(self, outputs: Float[Tensor, "rows output"]) -> Float[Tensor, "rows vocab"]:

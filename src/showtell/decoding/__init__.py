@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from showtell.decoding.hypothesis import Hypothesis
+from showtell.decoding.rows import BlockStepper
 from showtell.decoding.search import decode
 from showtell.decoding.settings import METHODS, DecodingSettings
 from showtell.decoding.stepper import FloatArray, IntArray, Stepper, StepResult
@@ -10,6 +11,7 @@ from showtell.text.vocabulary import SpecialTokens
 
 __all__ = [
     "METHODS",
+    "BlockStepper",
     "DecodingSettings",
     "FloatArray",
     "Hypothesis",

@@ -9,6 +9,8 @@ from showtell.decoding.stepper import FloatArray, IntArray, StepResult
 from showtell.errors import ConfigError, ShowtellError
 from showtell.text.vocabulary import SpecialTokens
 
+_FEW = 16  # tokens of a row that are found one by one
+
 
 class Emission:
     """Which tokens may come out: every word, and the end token except as the first.
@@ -71,6 +73,19 @@ class Emission:
         return logits
 
 
+def _take_largest(logits: FloatArray, count: int) -> IntArray | None:
+    # A beam's few tokens: the largest, again and again, is ten times quicker than partitioning the vocabulary.
+    rest = logits.copy()
+    rows = np.arange(len(logits))
+    best = np.empty((len(logits), count), dtype=np.int64)
+    for place in range(count):
+        best[:, place] = rest.argmax(axis=1)  # of equals the first, which has the lowest id
+        if np.isneginf(rest[rows, best[:, place]]).any():
+            return None  # fewer tokens are possible than were asked for
+        rest[rows, best[:, place]] = -np.inf
+    return best
+
+
 def log_normaliser(logits: FloatArray) -> DoubleArray:
     """Returns the logarithm, (rows,), of the sum of exponentials; logit minus this is a log-probability."""
     peaks = logits.max(axis=1)
@@ -99,6 +114,10 @@ def top_tokens(logits: FloatArray, count: int) -> IntArray:
     vocab = logits.shape[1]
     if count >= vocab:
         return np.argsort(-logits, axis=1, kind="stable")
+    if count <= _FEW:
+        best = _take_largest(logits, count)
+        if best is not None:
+            return best
     chosen = np.argpartition(logits, vocab - count, axis=1)[:, vocab - count :]
     chosen.sort(axis=1)
     values = np.take_along_axis(logits, chosen, axis=1)

@@ -205,12 +205,16 @@ class Encoder(nn.Module):
         if self.trainable:
             return self.backbone
         if not self._fast:
-            generator = torch.Generator().manual_seed(0)
-            probe = torch.rand(2, 3, self.preprocessing.height, self.preprocessing.width, generator=generator)
-            fast = fold_batch_norms(self.backbone, probe.to(self.device))
+            fast = self.fold_backbone()
             fast = fast.to(dtype=torch.bfloat16) if self.precision == "bf16" else fast
             self._fast.append(fast.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
         return self._fast[0]
+
+    def fold_backbone(self) -> nn.Module:
+        """Returns a copy of the backbone for inference, its batch norms folded into the convolutions."""
+        generator = torch.Generator().manual_seed(0)
+        probe = torch.rand(2, 3, self.preprocessing.height, self.preprocessing.width, generator=generator)
+        return fold_batch_norms(self.backbone, probe.to(self.device))
 
     def _apply(self, *arguments: Any, **options: Any) -> Encoder:
         self._fast.clear()  # `.to(device)` and the like come through here

@@ -1,6 +1,6 @@
 """Extraction: every image of a data set through a frozen encoder, once, into a cache on disk.
 
-Threads decode images while the network runs; a bounded window between them keeps memory flat. After each
+Threads decode images while the network runs; two batches of them at most are in memory. After each
 batch the features are on disk before the journal lists them, so that a kill loses at most the batch in
 flight.
 """
@@ -8,13 +8,12 @@ flight.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import shutil
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +37,7 @@ from showtell.encoders.cache_contents import (
 )
 from showtell.encoders.cache_writer import CacheWriter, lock_cache
 from showtell.errors import CacheError, EncoderError, ImageError, UsageError
-from showtell.images import open_image
+from showtell.images import Preprocessing, read_batches
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -56,13 +55,12 @@ class ExtractionReport:
 
 
 @dataclass(frozen=True)
-class _Decoded:
-    """One image as it comes from the decoding threads: either `problem` is set, or the other two are."""
+class _Picture:
+    """One image as it comes from the threads that read."""
 
-    image: CaptionedImage
-    pixels: npt.NDArray[np.uint8] | None = None  # (height, width, 3)
-    entry: Entry | None = None  # its row is not known yet
-    problem: str = ""  # why the image cannot be read
+    image_id: str
+    pixels: npt.NDArray[np.uint8]  # (height, width, 3)
+    entry: Entry  # its row is not known yet
 
 
 def extract_features(
@@ -125,18 +123,21 @@ def extract_features(
         ]
         reused = len(dataset.images) - len(todo)
         _check_space(folder, len(todo) * contents.row_bytes)
+        read = functools.partial(_read, preprocessing=encoder.preprocessing)
         bad: dict[str, str] = {}
         done = 0
         if progress is not None:
             progress(reused, len(dataset.images))
         with (
             CacheWriter(folder, contents) as writer,
-            _decoding(todo, encoder, batch_size, workers) as decoded,
+            contextlib.closing(read_batches(todo, read, size=batch_size, workers=workers)) as batches,
         ):
-            for batch in _batches(decoded, batch_size):
-                bad.update({item.image.id: item.problem for item in batch if item.pixels is None})
+            for batch in batches:
+                for image, item in zip(todo[done:], batch):
+                    if isinstance(item, ImageError):
+                        bad[image.id] = str(item)
                 done += len(batch)
-                writer.append(*_encode(encoder, batch))
+                writer.append(*_encode(encoder, [item for item in batch if isinstance(item, _Picture)]))
                 if progress is not None:
                     progress(reused + done, len(dataset.images))
             if bad and not skip_bad:
@@ -158,13 +159,11 @@ def extract_features(
     )
 
 
-def _encode(encoder: Encoder, batch: list[_Decoded]) -> tuple[list[tuple[str, Entry]], HalfArray]:
-    """Returns the readable images of a batch, by id, and their features."""
-    items = [(item.image.id, item.entry) for item in batch if item.entry is not None]
-    pixels = [item.pixels for item in batch if item.pixels is not None]
-    if not pixels:
+def _encode(encoder: Encoder, pictures: list[_Picture]) -> tuple[list[tuple[str, Entry]], HalfArray]:
+    """Returns what the cache lists of each picture, by id, and the features."""
+    if not pictures:
         return [], np.empty((0, *encoder.shape), dtype=np.float16)
-    features = encoder.encode(np.stack(pixels))
+    features = encoder.encode(np.stack([picture.pixels for picture in pictures]))
     largest = float(np.abs(features).max())
     if largest > _LARGEST:
         reason = "Its weights are damaged or need another preprocessing."
@@ -177,32 +176,10 @@ def _encode(encoder: Encoder, batch: list[_Decoded]) -> tuple[list[tuple[str, En
             f"The backbone {encoder.config.name} gives features as large as {largest:.3g}; float16, which "
             f"the cache holds, ends at {_LARGEST:.0f}. {reason}"
         )
-    return items, features.astype("<f2")
+    return [(picture.image_id, picture.entry) for picture in pictures], features.astype("<f2")
 
 
-@contextlib.contextmanager
-def _decoding(
-    images: list[CaptionedImage], encoder: Encoder, batch_size: int, workers: int
-) -> Iterator[Iterator[_Decoded]]:
-    """Gives the decoded images in order; at most two batches of them wait in memory."""
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-
-    def results() -> Iterator[_Decoded]:
-        window: deque[Future[_Decoded]] = deque()
-        for image in images:
-            window.append(pool.submit(_decode, image, encoder))
-            if len(window) > 2 * batch_size:
-                yield window.popleft().result()
-        while window:
-            yield window.popleft().result()
-
-    try:
-        yield results()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _decode(image: CaptionedImage, encoder: Encoder) -> _Decoded:
+def _read(image: CaptionedImage, preprocessing: Preprocessing) -> _Picture:
     try:
         # The digest and the pixels must be of the same bytes, so they are read once; the status is taken
         # before, so that a change in between makes the entry stale rather than wrong.
@@ -210,27 +187,16 @@ def _decode(image: CaptionedImage, encoder: Encoder) -> _Decoded:
         if not image.path.is_file():
             raise ImageError(f"{image.path} is not a file")
         data = image.path.read_bytes()
-    except (OSError, ValueError, ImageError) as error:
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        return _Decoded(image, problem=f"{image.path}: {reason}")
+        raise ImageError(f"{image.path}: {reason}") from error
     try:
-        pixels = encoder.preprocessing.resize(open_image(data))
-    except ImageError as error:
+        pixels = preprocessing.read(data)
+    except ImageError as error:  # it speaks of bytes; here the file's name is known
         reason = str(error).partition(": ")[2] or str(error)
-        return _Decoded(image, problem=f"{image.path}: {reason}")
+        raise ImageError(f"{image.path}: {reason}") from error
     digest = hashlib.sha256(data).hexdigest()
-    return _Decoded(image, pixels, Entry(-1, digest, len(data), status.st_mtime_ns))
-
-
-def _batches(items: Iterable[_Decoded], size: int) -> Iterator[list[_Decoded]]:
-    batch: list[_Decoded] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+    return _Picture(image.id, pixels, Entry(-1, digest, len(data), status.st_mtime_ns))
 
 
 def _resume(folder: Path, encoder: Encoder) -> Contents:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from showtell.images.decode import DEFAULT_MAX_PIXELS, open_image
+from showtell.images.ahead import read_ahead, read_batches
+from showtell.images.decode import DEFAULT_MAX_PIXELS, ImageSource, open_image
 from showtell.images.preprocess import FITS, INTERPOLATIONS, Preprocessing
 
-__all__ = ["DEFAULT_MAX_PIXELS", "FITS", "INTERPOLATIONS", "Preprocessing", "open_image"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "FITS",
+    "INTERPOLATIONS",
+    "ImageSource",
+    "Preprocessing",
+    "open_image",
+    "read_ahead",
+    "read_batches",
+]

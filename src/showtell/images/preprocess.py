@@ -2,6 +2,11 @@
 
 A mismatch here is the classic reason for "the same caption for every image", so the record is stored in
 caches and bundles and compared by its fingerprint.
+
+Large pictures are made smaller in two steps: first cheaply, by a whole factor (a JPEG while it is decoded,
+anything else by the mean of whole blocks), then properly. The cheap step leaves twice the encoder's size in each
+direction, or three times for blocks, which keeps the pixels within the tolerance of docs/experiments.md.
+Pictures below four times the encoder's size are not touched by it.
 """
 
 from __future__ import annotations
@@ -19,7 +24,14 @@ import numpy.typing as npt
 from PIL import Image
 
 from showtell.errors import ConfigError, ImageError, did_you_mean
-from showtell.images.decode import open_image
+from showtell.images.decode import (
+    DEFAULT_MAX_PIXELS,
+    SIDEWAYS,
+    ImageSource,
+    StoredImage,
+    open_image,
+    open_stored,
+)
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -29,6 +41,10 @@ _FILTERS = {
 }
 INTERPOLATIONS = tuple(_FILTERS)
 FITS = ("squash", "crop")
+# What cheap reduction leaves in each direction, in times the encoder's size: a JPEG's, and that by means of blocks,
+# which blur more for the same size.
+SPARE = 2
+BLOCK_SPARE = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +78,28 @@ class Preprocessing:
         _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         _check_choice("fit", self.fit, FITS)
 
+    def read(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.uint8]:
+        """Returns the picture in `source` at the encoder's size: `resize(open_image(source))`, but quicker.
+
+        A JPEG of at least `2 * SPARE` times the encoder's size is decoded at a half, a quarter or an eighth of its
+        size, and a picture that lies on its side is turned when it is small, which may change a pixel by one level.
+        For other pictures the result is the same, pixel for pixel.
+
+        Args:
+            source: as for `open_image`.
+            max_pixels: as for `open_image`.
+
+        Returns:
+            uint8 (height, width, 3), 0..255.
+
+        Raises:
+            ImageError: the picture cannot be read; see `open_image`.
+        """
+        # The seen part has the target's aspect ratio, so what holds for the whole picture holds for that part.
+        # "nearest" picks single pixels: there is no smaller picture with the same ones.
+        draft_size = None if self.interpolation == "nearest" else (SPARE * self.width, SPARE * self.height)
+        return self._fit(open_stored(source, max_pixels=max_pixels, draft_size=draft_size))
+
     def resize(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Returns the picture at the encoder's size, still as pixels. An image of that size is not resampled.
 
@@ -73,9 +111,20 @@ class Preprocessing:
         """
         if image.mode != "RGB":
             image = open_image(image)
-        if image.size != (self.width, self.height):
-            box = self.seen_box(*image.size) if self.fit == "crop" else None
-            image = image.resize((self.width, self.height), _FILTERS[self.interpolation], box=box)
+        return self._fit(StoredImage(image, None, image.size))
+
+    def _fit(self, stored: StoredImage) -> npt.NDArray[np.uint8]:
+        sideways = stored.turn in SIDEWAYS
+        extent = stored.extent[::-1] if sideways else stored.extent
+        image = stored.image
+        size = (self.height, self.width) if sideways else (self.width, self.height)
+        if image.size != size:
+            left, top, right, bottom = self.seen_box(*extent)
+            # The seen part lies in the middle, so mirroring does not move it.
+            box = (top, left, bottom, right) if sideways else (left, top, right, bottom)
+            image = image.resize(size, _FILTERS[self.interpolation], box=box, reducing_gap=BLOCK_SPARE)
+        if stored.turn is not None:
+            image = image.transpose(stored.turn)
         return np.array(image, dtype=np.uint8)
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -143,7 +192,7 @@ class Preprocessing:
         canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
-    def seen_box(self, width: int, height: int) -> tuple[float, float, float, float]:
+    def seen_box(self, width: float, height: float) -> tuple[float, float, float, float]:
         """Returns the part of a picture that the encoder sees, as (left, top, right, bottom) in pixels.
 
         With "squash" it is all of it; with "crop" the largest centred part that has the target's aspect ratio.

@@ -1,7 +1,18 @@
 """Metrics: BLEU, ROUGE-L, CIDEr-D and METEOR with coco-caption's numbers; all but METEOR without Java."""
 
-from showtell.metrics.cider import CorpusIdf
+from showtell.metrics.checks import METRICS
 from showtell.metrics.coco_files import read_hypotheses, read_references
-from showtell.metrics.scorer import METRICS, Scores, score
+from showtell.metrics.corpus_idf import CorpusIdf
+from showtell.metrics.reference_index import HypothesisScores, ReferenceIndex
+from showtell.metrics.scorer import Scores, score
 
-__all__ = ["METRICS", "CorpusIdf", "Scores", "read_hypotheses", "read_references", "score"]
+__all__ = [
+    "METRICS",
+    "CorpusIdf",
+    "HypothesisScores",
+    "ReferenceIndex",
+    "Scores",
+    "read_hypotheses",
+    "read_references",
+    "score",
+]

@@ -6,66 +6,41 @@ length of an image is the one nearest to the hypothesis, the shorter one on a ti
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+import numpy as np
 
-from showtell.metrics.ngrams import MAX_ORDER, Counts, Ngram
+from showtell.metrics.ngrams import MAX_ORDER, Floats, Ints
 
 # coco-caption's guards against division by zero; scores near 0 depend on them.
 _TINY = 1e-15
 _SMALL = 1e-9
 
 
-def score_bleu(
-    references: Sequence[Sequence[Counts]], hypotheses: Sequence[Counts]
-) -> tuple[list[float], list[list[float]]]:
-    """Scores one hypothesis per image.
+def score_bleu(matched: Floats, lengths: Ints, nearest: Ints) -> tuple[list[float], Floats]:
+    """Scores hypotheses.
 
     Args:
-        references: per image, the n-gram counts of its references, at least one.
-        hypotheses: per image, the n-gram counts of its hypothesis.
+        matched: (hypotheses, 4), by order: how many n-grams match, each at most as often as in the reference that has
+            it most often.
+        lengths: (hypotheses,), in words.
+        nearest: (hypotheses,): the length of the reference that is nearest in length.
 
     Returns:
-        Bleu_1 to Bleu_4 of the corpus, and per image; each 0 to 1.
+        Bleu_1 to Bleu_4 of the corpus, and per hypothesis, (hypotheses, 4); each 0 to 1.
     """
-    pooled_matched, pooled_guessed = [0] * MAX_ORDER, [0] * MAX_ORDER
-    pooled_length = pooled_nearest = 0
-    per_image = []
-    for counts_of_references, counts in zip(references, hypotheses, strict=True):
-        length = counts[0].total()
-        nearest = min(
-            (reference[0].total() for reference in counts_of_references),
-            key=lambda other: (abs(other - length), other),
-        )
-        matched = [
-            _matched(counts[order], [reference[order] for reference in counts_of_references])
-            for order in range(MAX_ORDER)
-        ]
-        guessed = [max(0, length - order) for order in range(MAX_ORDER)]
-        per_image.append(_combine(matched, guessed, length, nearest))
-        for order in range(MAX_ORDER):
-            pooled_matched[order] += matched[order]
-            pooled_guessed[order] += guessed[order]
-        pooled_length += length
-        pooled_nearest += nearest
-    return _combine(pooled_matched, pooled_guessed, pooled_length, pooled_nearest), per_image
-
-
-def _matched(counts: Counter[Ngram], references: Sequence[Counter[Ngram]]) -> int:
-    """Returns how many n-grams match, each at most as often as in the reference that has it most often."""
-    return sum(
-        min(count, max(reference[ngram] for reference in references)) for ngram, count in counts.items()
+    guessed = np.maximum(0, lengths[:, None] - np.arange(MAX_ORDER)).astype(np.float64)
+    pooled = _combine(
+        matched.sum(0, keepdims=True),
+        guessed.sum(0, keepdims=True),
+        lengths.sum(keepdims=True),
+        nearest.sum(keepdims=True),
     )
+    return pooled[0].tolist(), _combine(matched, guessed, lengths, nearest)
 
 
-def _combine(matched: Sequence[int], guessed: Sequence[int], length: int, nearest: int) -> list[float]:
+def _combine(matched: Floats, guessed: Floats, lengths: Ints, nearest: Ints) -> Floats:
     """Returns the geometric means of the precisions up to each order, times the brevity penalty."""
-    ratio = (length + _TINY) / (nearest + _SMALL)
-    penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    product = 1.0
-    scores = []
-    for order in range(MAX_ORDER):
-        product *= (matched[order] + _TINY) / (guessed[order] + _SMALL)
-        scores.append(product ** (1 / (order + 1)) * penalty)
+    ratio = (lengths + _TINY) / (nearest + _SMALL)
+    penalty = np.exp(np.minimum(0.0, 1 - 1 / ratio))
+    products = np.cumprod((matched + _TINY) / (guessed + _SMALL), axis=1)
+    scores: Floats = products ** (1 / np.arange(1, MAX_ORDER + 1)) * penalty[:, None]
     return scores

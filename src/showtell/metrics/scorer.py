@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from showtell.errors import MetricError, UsageError, did_you_mean
-from showtell.metrics.bleu import score_bleu
-from showtell.metrics.cider import CorpusIdf, score_cider
+from showtell.metrics.checks import (
+    INDEXED_METRICS,
+    METRICS,
+    check_hypotheses,
+    check_metrics,
+    check_references,
+    check_same_images,
+)
+from showtell.metrics.corpus_idf import CorpusIdf
 from showtell.metrics.meteor import score_meteor
-from showtell.metrics.ngrams import MAX_ORDER, Counts, count_ngrams
-from showtell.metrics.rouge import score_rouge
+from showtell.metrics.reference_index import ReferenceIndex
 from showtell.text.tokenizer import tokenize
 
-METRICS = ("Bleu", "ROUGE_L", "CIDEr", "METEOR")
-_NAMED = 3  # ids shown in an error
+_CIDER_OF_ONE_IMAGE = (
+    "CIDEr is 0 because only one image was scored: every n-gram occurs in all images, so none is rare. "
+    "Give the document frequencies of a corpus (CorpusIdf) to score single images."
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ def score(
         corpus_idf: where CIDEr takes the rarity of n-grams from; by default the references.
 
     Returns:
-        The scores, images in the order of `references`.
+        The scores, images in the order of `references`; METEOR comes last.
 
     Raises:
         UsageError: an unknown metric, or none.
@@ -52,94 +59,25 @@ def score(
             METEOR's Java program failed.
         MissingExtraError: METEOR without pycocoevalcap.
     """
-    _check_metrics(metrics)
-    _check_captions(references, hypotheses)
+    check_metrics(metrics, METRICS)
+    check_same_images(references, hypotheses)
+    check_references(references)
     ids = list(references)
-    reference_tokens = [[tokenize(caption) for caption in references[identifier]] for identifier in ids]
-    hypothesis_tokens = [tokenize(hypotheses[identifier]) for identifier in ids]
-    notes: list[str] = []
+    texts = [hypotheses[identifier] for identifier in ids]
+    check_hypotheses(references, ids, texts)
     corpus: dict[str, float] = {}
-    per_image: dict[str, dict[str, float]] = {identifier: {} for identifier in ids}
-
-    def add(key: str, total: float, values: Iterable[float]) -> None:
-        corpus[key] = total
-        for identifier, value in zip(ids, values, strict=True):
-            per_image[identifier][key] = value
-
-    if "Bleu" in metrics or "CIDEr" in metrics:
-        reference_counts = [[_count(tokens) for tokens in image] for image in reference_tokens]
-        hypothesis_counts = [_count(tokens) for tokens in hypothesis_tokens]
-    for metric in dict.fromkeys(metrics):
-        if metric == "Bleu":
-            totals, values = score_bleu(reference_counts, hypothesis_counts)
-            for order in range(MAX_ORDER):
-                add(f"Bleu_{order + 1}", totals[order], (scores[order] for scores in values))
-        elif metric == "ROUGE_L":
-            add("ROUGE_L", *score_rouge(reference_tokens, hypothesis_tokens))
-        elif metric == "CIDEr":
-            if len(ids) == 1 and corpus_idf is None:
-                notes.append(
-                    "CIDEr is 0 because only one image was scored: every n-gram occurs in all images, so "
-                    "none is rare. Give the document frequencies of a corpus (CorpusIdf) to score single images."
-                )
-            add("CIDEr", *score_cider(reference_counts, hypothesis_counts, corpus_idf))
-        else:
-            joined = [[" ".join(tokens) for tokens in image] for image in reference_tokens]
-            add("METEOR", *score_meteor(joined, [" ".join(tokens) for tokens in hypothesis_tokens]))
-    return Scores(corpus, per_image, tuple(notes))
-
-
-def _count(tokens: Sequence[str]) -> Counts:
-    # coco-caption's BLEU and CIDEr split tokens such as "1\\xa01/2" once more; its ROUGE-L does not.
-    return count_ngrams(" ".join(tokens).split())
-
-
-def _check_metrics(metrics: Sequence[str]) -> None:
-    if isinstance(metrics, str) or not metrics:
-        raise UsageError(
-            f"metrics must be a sequence of names out of {', '.join(METRICS)}. Received: {metrics!r}"
+    columns: dict[str, list[float]] = {}
+    indexed = [metric for metric in metrics if metric in INDEXED_METRICS]
+    if indexed:
+        found = ReferenceIndex(references, corpus_idf=corpus_idf).score(ids, texts, metrics=indexed)
+        corpus.update(found.corpus)
+        columns.update((key, values.tolist()) for key, values in found.per_hypothesis.items())
+    if "METEOR" in metrics:
+        joined = [[" ".join(tokenize(caption)) for caption in references[identifier]] for identifier in ids]
+        corpus["METEOR"], columns["METEOR"] = score_meteor(
+            joined, [" ".join(tokenize(text)) for text in texts]
         )
-    for name in metrics:
-        if name not in METRICS:
-            meant = next((known for known in METRICS if known.lower() == str(name).lower()), None)
-            hint = f" Did you mean {meant!r}?" if meant else did_you_mean(str(name), METRICS)
-            raise UsageError(f"Unknown metric {name!r}.{hint} Choose from: {', '.join(METRICS)}.")
-
-
-def _check_captions(references: Mapping[str, Sequence[str]], hypotheses: Mapping[str, str]) -> None:
-    if not references:
-        raise MetricError("There is nothing to score: the references hold no image.")
-    missing = [identifier for identifier in references if identifier not in hypotheses]
-    extra = [identifier for identifier in hypotheses if identifier not in references]
-    if missing or extra:
-        parts = []
-        if missing:
-            parts.append(f"{_have(missing)} references but no hypothesis: {_some(missing)}")
-        if extra:
-            parts.append(f"{_have(extra)} a hypothesis but no references: {_some(extra)}")
-        raise MetricError(
-            f"{'; '.join(parts)}. Score the same images on both sides; ids are compared as text."
-        )
-    unreferenced = [identifier for identifier, captions in references.items() if not len(captions)]
-    if unreferenced:
-        raise MetricError(
-            f"{_have(unreferenced)} an empty list of references: {_some(unreferenced)}. "
-            "Leave these images out or give them references."
-        )
-    for identifier, captions in references.items():
-        if isinstance(captions, str):
-            raise MetricError(
-                f"The references of image {identifier!r} must be a list of captions. Received: {captions!r}"
-            )
-        for caption in (*captions, hypotheses[identifier]):
-            if not isinstance(caption, str):
-                raise MetricError(f"Captions must be text. Received for image {identifier!r}: {caption!r}")
-
-
-def _have(ids: Sequence[str]) -> str:
-    return "1 image has" if len(ids) == 1 else f"{len(ids)} images have"
-
-
-def _some(ids: Sequence[str]) -> str:
-    shown = ", ".join(repr(identifier) for identifier in ids[:_NAMED])
-    return shown + (f" and {len(ids) - _NAMED} more" if len(ids) > _NAMED else "")
+    rows = zip(*columns.values(), strict=True)
+    per_image = {identifier: dict(zip(columns, row, strict=True)) for identifier, row in zip(ids, rows)}
+    alone = "CIDEr" in metrics and len(ids) == 1 and corpus_idf is None
+    return Scores(corpus, per_image, (_CIDER_OF_ONE_IMAGE,) if alone else ())

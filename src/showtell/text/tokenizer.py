@@ -32,7 +32,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from functools import lru_cache
+from itertools import chain
 
 COCO_PUNCTUATION = frozenset(
     ("''", "'", "``", "`", "-LRB-", "-RRB-", "-LCB-", "-RCB-", ".", "?", "!", ",", ":", "-", "--", "...", ";")
@@ -323,12 +323,23 @@ def _scan(caption: str) -> list[str]:
 
 
 # White space can be part of markup, fractions, telephone numbers and ". . .", or decide about a full stop.
-_NEEDS_CONTEXT = re.compile(r"<|[\d)] +\d|\. +[A-Z.\d<]")
+# The pattern starts with a set of characters because `re` skips quickly to the next of a set.
+_NEEDS_CONTEXT = re.compile(r"[<\d).](?:(?<=<)|(?<=[\d)]) +\d|(?<=\.) +[A-Z.\d<])")
 
 
-@lru_cache(maxsize=1 << 16)
-def _scan_word(word: str) -> tuple[str, ...]:
-    return tuple(_scan(word))
+class _Words(dict[str, tuple[str, ...]]):
+    """Word -> the tokens that it gives when it is scanned alone; remembers a bounded number of words."""
+
+    _MOST = 1 << 16
+
+    def __missing__(self, word: str) -> tuple[str, ...]:
+        if len(self) >= self._MOST:
+            self.clear()
+        tokens = self[word] = tuple(_scan(word))
+        return tokens
+
+
+_tokens_of_word = _Words().__getitem__
 
 
 def tokenize(caption: str) -> list[str]:
@@ -342,5 +353,5 @@ def tokenize(caption: str) -> list[str]:
         (`1\\xa01/2`) but no other white space.
     """
     if caption.isprintable() and not _NEEDS_CONTEXT.search(caption):
-        return [token for word in caption.split(" ") for token in _scan_word(word)]
+        return list(chain.from_iterable(map(_tokens_of_word, caption.split(" "))))
     return _scan(caption)

@@ -138,17 +138,20 @@ def make_bundle(
     )
 
 
-def open_backend(bundle: Bundle, where: Path) -> TorchBackend:
+def open_backend(bundle: Bundle, where: Path, *, threads: int = 0) -> TorchBackend:
     """Builds the networks of a bundle.
 
     Args:
         bundle: what `load_bundle` gave.
         where: its folder, for messages.
+        threads: of torch, for the whole process; 0 leaves them as they are.
 
     Raises:
         BundleError: the weights do not fit the recipe or the vocabulary, or the encoder is another one.
         EncoderError: the referenced backbone cannot be found; the message names its digest and where to get it.
     """
+    if threads:
+        torch.set_num_threads(threads)
     recipe = bundle.recipe
     path = where / "decoder.safetensors"
     try:

@@ -15,7 +15,6 @@ from torch import Tensor
 from showtell.captioning import Features, split_batches
 from showtell.data.records import Dataset
 from showtell.encoders import Encoder, FeatureCache
-from showtell.images import open_image
 
 T = TypeVar("T")
 EVALUATION_BATCH = 64  # images
@@ -77,9 +76,8 @@ class DecodedImages:
             self._encoder.train(training)
 
     def _pixels(self, indices: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        resize = self._encoder.preprocessing.resize
         paths = [self._paths[index] for index in indices]
-        return np.stack(list(self._pool.map(lambda path: resize(open_image(path)), paths)))
+        return np.stack(list(self._pool.map(self._encoder.preprocessing.read, paths)))
 
 
 def prefetch(tasks: Sequence[Callable[[], T]], *, depth: int = 2) -> Generator[T, None, None]:

@@ -1,0 +1,45 @@
+"""The options that say on what a model runs, shared by `caption` and `evaluate`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from showtell.cli.arguments import integer, one_of
+
+if TYPE_CHECKING:
+    from showtell.captioner import Captioner
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --engine, --precision and --threads."""
+    group = parser.add_argument_group("engine")
+    group.add_argument(
+        "--engine",
+        metavar="NAME",
+        type=one_of("auto", "openvino", "onnxruntime", "torch"),
+        default="auto",
+        help="auto (default), openvino or onnxruntime for an exported model; torch for a bundle or a run",
+    )
+    group.add_argument(
+        "--precision",
+        metavar="P",
+        type=one_of("auto", "bf16", "float32"),
+        default="auto",
+        help="of an exported model: auto (default: the fastest that the processor has), bf16 or float32",
+    )
+    group.add_argument(
+        "--threads", metavar="N", type=integer(minimum=1), help="processor threads; one per core by default"
+    )
+
+
+def load_captioner(arguments: argparse.Namespace) -> Captioner:
+    """Opens the model that the arguments name, on the engine that they name."""
+    from showtell.captioner import Captioner
+
+    return Captioner.load(
+        arguments.model,
+        engine=arguments.engine,
+        precision=arguments.precision,
+        threads=arguments.threads or 0,
+    )

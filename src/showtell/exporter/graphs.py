@@ -1,0 +1,218 @@
+"""The three graphs of a captioner as torch modules, and how they become ONNX.
+
+The shapes that stay open are the number of images, the rows per image and, where the backbone allows it, the size
+of the pictures.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from showtell.decoders import Decoder
+from showtell.encoders import Encoder
+from showtell.encoders.layouts import to_cells
+from showtell.errors import EncoderError, MissingExtraError, ShowtellError
+from showtell.files import write_atomically
+
+OPSET = 18  # the oldest that torch's exporter writes without conversion; ONNX Runtime and OpenVINO know it
+IMAGES, WIDTH = Dim("images", min=1, max=1 << 16), Dim("width", min=1, max=1 << 16)
+
+
+class EncoderGraph(nn.Module):
+    """Pixels, uint8 (images, height, width, 3), to features; normalises inside.
+
+    Args:
+        encoder: a frozen encoder; its batch norms come folded.
+    """
+
+    scale: Tensor  # (1, 3, 1, 1)
+    shift: Tensor  # (1, 3, 1, 1)
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.network = encoder.fold_backbone()
+        self.layout = encoder.layout
+        self.output = encoder.output
+        std = torch.tensor(encoder.preprocessing.std, dtype=torch.float64)
+        mean = torch.tensor(encoder.preprocessing.mean, dtype=torch.float64)
+        self.register_buffer("scale", (1 / (255 * std)).float().view(1, 3, 1, 1))
+        self.register_buffer("shift", (mean / std).float().view(1, 3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Returns (images, cells, channels), or (images, channels) where the output is pooled."""
+        normalised = pixels.permute(0, 3, 1, 2).float() * self.scale - self.shift
+        cells = to_cells(self.network.forward_features(normalised), self.layout, self.network)  # type: ignore[operator]
+        return cells if self.output == "grid" else cells.mean(dim=1)
+
+
+class StartGraph(nn.Module):
+    """Features to the memory of the images and the state before the first word."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    def forward(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Returns the parts of the memory, then those of the state; each (images, ...)."""
+        memory = self.decoder.project(features)
+        return (*memory, *self.decoder.start(memory))
+
+
+class StepGraph(nn.Module):
+    """One word for every row, rows laid out as (images, width).
+
+    Args:
+        decoder: in evaluation mode.
+        states: how many parts the state has.
+    """
+
+    def __init__(self, decoder: Decoder, states: int) -> None:
+        super().__init__()
+        self.decoder = decoder
+        self.states = states
+
+    def forward(self, tokens: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
+        """Feeds tokens (images, width).
+
+        Args:
+            tokens: ids.
+            parts: of the state, each (images, width, ...), then of the memory, each (images, ...).
+
+        Returns:
+            Logits (images, width, vocab), the new state, and attention (images, width, cells) if there is one.
+        """
+        block = tokens.shape
+        state = tuple(part.flatten(0, 1) for part in parts[: self.states])
+        outputs, after, attention = self.decoder.step(tokens.flatten(), state, parts[self.states :])
+        results = [self.decoder.logits(outputs), *after, *([] if attention is None else [attention])]
+        return tuple(torch.unflatten(result, 0, block) for result in results)
+
+
+def write_encoder(encoder: Encoder, path: Path) -> bool:
+    """Writes the encoder's graph; returns whether it takes pictures of other sizes than the recipe's."""
+    size = encoder.preprocessing
+    pixels = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
+    graph = EncoderGraph(encoder).eval()
+    fixed: dict[int, Any] = {0: IMAGES}
+    if allows_other_sizes(encoder):
+        try:
+            _write(
+                graph, (pixels,), ({**fixed, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC},), ["pixels"], ["features"], path
+            )
+            return True
+        except ShowtellError:
+            pass  # the backbone computes with its input's size: exported for this one
+    try:
+        _write(graph, (pixels,), (fixed,), ["pixels"], ["features"], path)
+    except ShowtellError as error:
+        raise EncoderError(
+            f"The backbone {encoder.config.name} cannot be exported to ONNX: {error}"
+        ) from error
+    return False
+
+
+def allows_other_sizes(encoder: Encoder) -> bool:
+    """Returns whether the graph may leave the size of pictures open.
+
+    TensorFlow's "same" padding is computed from the size of each layer's input. With the size left open, tracing it
+    takes minutes and every run computes it anew, so such backbones are exported for one size.
+    """
+    return encoder.layout != "tokens" and not any(
+        "Same" in type(module).__name__ for module in encoder.backbone.modules()
+    )
+
+
+def write_decoder(
+    decoder: Decoder, feature_shape: tuple[int, ...], vocab_size: int, folder: Path, names: Sequence[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Writes the decoder's two graphs; returns the names of the memory's and of the state's parts.
+
+    Args:
+        decoder: in evaluation mode.
+        feature_shape: of one image.
+        vocab_size: for the example tokens.
+        folder: that the graphs go to.
+        names: of the files of `StartGraph` and `StepGraph`.
+    """
+    features = torch.zeros(2, *feature_shape)
+    with torch.inference_mode():
+        memory = decoder.project(features)
+        state = decoder.start(memory)
+    memory_names = tuple(f"memory_{number}" for number in range(len(memory)))
+    state_names = tuple(f"state_{number}" for number in range(len(state)))
+    _write(
+        StartGraph(decoder),
+        (features,),
+        ({0: IMAGES},),
+        ["features"],
+        [*memory_names, *state_names],
+        folder / names[0],
+    )
+    tokens = torch.randint(vocab_size, (2, 3), generator=torch.Generator().manual_seed(0))
+    rows = tuple(part.clone().unsqueeze(1).repeat(1, 3, *[1] * (part.ndim - 1)) for part in state)
+    shapes = ({0: IMAGES, 1: WIDTH}, tuple([{0: IMAGES, 1: WIDTH}] * len(rows) + [{0: IMAGES}] * len(memory)))
+    outputs = [
+        "logits",
+        *(f"next_{name}" for name in state_names),
+        *(["attention"] if decoder.attends else []),
+    ]
+    _write(
+        StepGraph(decoder, len(state)),
+        (tokens, *rows, *(part.clone() for part in memory)),
+        shapes,
+        ["tokens", *state_names, *memory_names],
+        outputs,
+        folder / names[1],
+    )
+    return memory_names, state_names
+
+
+def _write(
+    graph: nn.Module,
+    inputs: tuple[Tensor, ...],
+    shapes: tuple[Any, ...],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    path: Path,
+) -> None:
+    try:
+        import onnx
+        import onnxscript  # noqa: F401 - torch imports it itself, with a traceback where it is missing
+    except ImportError as error:
+        raise MissingExtraError(error.name or "onnx", "export", "Exporting") from None
+    # torch's exporter reports its steps on standard output and warns of its own internals.
+    with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            program = torch.onnx.export(
+                graph,
+                inputs,
+                dynamo=True,
+                dynamic_shapes=shapes,
+                input_names=list(input_names),
+                output_names=list(output_names),
+                opset_version=OPSET,
+                verbose=False,
+            )
+        except Exception as error:  # any part of the network may be untraceable, in many ways
+            raise ShowtellError(
+                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            ) from error
+    if program is None:
+        raise ShowtellError("torch gave no graph")
+    model = program.model_proto
+    del model.metadata_props[:]
+    for node in model.graph.node:  # torch notes source lines and paths of the machine that exported
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.checker.check_model(model)
+    write_atomically(path, model.SerializeToString())

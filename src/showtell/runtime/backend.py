@@ -1,0 +1,109 @@
+"""The networks of an exported captioner; implements `showtell.captioning.Backend` without torch."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from showtell.captioning import Features
+from showtell.decoding import BlockStepper, FloatArray, IntArray
+from showtell.decoding.rows import Parts
+from showtell.errors import ImageError
+from showtell.portable import ENCODER, START, STEP, PortableModel
+from showtell.runtime.engine import Engine, EngineOptions, Network, open_engine
+
+
+class PortableStepper(BlockStepper):
+    """An exported decoder bound to a batch of images.
+
+    Args:
+        model: names and number of the parts.
+        start: the graph that gives memory and state.
+        step: the graph of one word.
+        features: float32 (images, cells, channels) or (images, channels).
+    """
+
+    def __init__(self, model: PortableModel, start: Network, step: Network, features: FloatArray) -> None:
+        self._step = step
+        self._states = len(model.state)
+        self._attends = model.attends
+        parts = start.run([features])
+        memory, state = tuple(parts[: len(model.memory)]), tuple(parts[len(model.memory) :])
+        super().__init__(memory, state, images=len(features), vocab_size=len(model.vocabulary))
+
+    def gather(self, parts: Parts, places: IntArray) -> Parts:
+        """Returns the given places of every part."""
+        return tuple(part[places] for part in parts)
+
+    def run(
+        self, tokens: IntArray, state: Parts, memory: Parts
+    ) -> tuple[FloatArray, Parts, FloatArray | None]:
+        """Feeds one token to every slot."""
+        images = len(memory[0])
+        block = (images, len(tokens) // images)
+        results = self._step.run(
+            [tokens.reshape(block), *(part.reshape(*block, *part.shape[1:]) for part in state), *memory]
+        )
+        logits, *rest = (result.reshape(-1, *result.shape[2:]) for result in results)
+        return logits, tuple(rest[: self._states]), rest[self._states] if self._attends else None
+
+
+class PortableBackend:
+    """Encoder and decoder of an exported captioner.
+
+    Attributes:
+        engine: its name.
+        precision: "float32" or "bf16", of the encoder. The decoder always computes in float32: it is small, and
+            captions depend on it word by word.
+    """
+
+    def __init__(self, model: PortableModel, engine: Engine) -> None:
+        self.model = model
+        self.preprocessing = model.preprocessing
+        self.vocabulary = model.vocabulary
+        self.grid = model.grid
+        self.engine = engine.name
+        # An int8 graph says itself where it is int8; the rest of it is float32.
+        self.precision = "float32" if model.weights == "int8" else engine.choose_precision()
+        self._engine = engine
+        self._encoders: dict[tuple[int, ...] | None, Network] = {}  # by the shape that they are compiled for
+        self._start = engine.open(model.folder / START, precision="float32")
+        self._step = engine.open(model.folder / STEP, precision="float32")
+
+    def encode(self, pixels: npt.NDArray[np.uint8]) -> Features:
+        """Returns the features of pictures, uint8 (images, height, width, 3).
+
+        Raises:
+            ImageError: pixels of another type or shape.
+        """
+        size = self.preprocessing
+        fits = pixels.ndim == 4 and pixels.dtype == np.uint8 and pixels.shape[3] == 3
+        if not fits or not (self.model.dynamic_size or pixels.shape[1:3] == (size.height, size.width)):
+            raise ImageError(
+                f"pixels must be uint8 (images, {size.height}, {size.width}, 3). "
+                f"Received: {pixels.dtype} {tuple(pixels.shape)}"
+            )
+        if len(pixels) == 0:
+            return np.empty((0, *self.model.feature_shape), dtype=np.float32)
+        # One picture of the usual size is worth a network of its own: fixed shapes compute it a quarter faster.
+        usual = (1, size.height, size.width, 3)
+        shape = usual if pixels.shape == usual else None
+        if shape not in self._encoders:
+            graph = self.model.folder / ENCODER
+            self._encoders[shape] = self._engine.open(graph, precision=self.precision, shape=shape)
+        return self._encoders[shape].run([pixels])[0]
+
+    def bind(self, features: Features) -> PortableStepper:
+        """Returns a stepper over a batch of features."""
+        return PortableStepper(self.model, self._start, self._step, np.asarray(features, dtype=np.float32))
+
+
+def open_portable(model: PortableModel, options: EngineOptions | None = None) -> PortableBackend:
+    """Opens an exported captioner.
+
+    Raises:
+        MissingExtraError: the engine is not installed.
+        ConfigError: the processor does not have the precision.
+        BundleError: the engine cannot read a graph.
+    """
+    return PortableBackend(model, open_engine(options or EngineOptions()))

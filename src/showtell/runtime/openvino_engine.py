@@ -1,0 +1,105 @@
+"""Graphs on OpenVINO, the default engine: compiled for this processor once, and kept compiled on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino
+
+from showtell.errors import BundleError, ConfigError
+from showtell.runtime.engine import Array, EngineOptions
+
+_HINTS = {"float32": "f32", "bf16": "bf16"}
+
+
+class OpenVinoNetwork:
+    """One compiled model with one request: calls must not overlap."""
+
+    def __init__(self, compiled: Any) -> None:
+        self._request = compiled.create_infer_request()
+        self._outputs = range(len(compiled.outputs))
+
+    def run(self, inputs: Sequence[Array]) -> list[npt.NDArray[np.float32]]:
+        """Computes all outputs."""
+        for place, array in enumerate(inputs):
+            # OpenVINO reads the arrays where they are; it takes only contiguous ones.
+            self._request.set_input_tensor(
+                place, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True)
+            )
+        self._request.infer()
+        # Copied: the request writes its next results to the same place.
+        return [np.array(self._request.get_output_tensor(place).data) for place in self._outputs]
+
+
+class OpenVinoEngine:
+    """OpenVINO's CPU device."""
+
+    name = "openvino"
+
+    def __init__(self, options: EngineOptions) -> None:
+        self._options = options
+        self._core = openvino.Core()
+
+    def choose_precision(self) -> str:
+        """What the options say; for "auto" bf16 with AMX, else float32.
+
+        AVX512-BF16 alone is not enough: its products are no faster than float32's on the processors that were
+        measured, and the conversions cost more than half as much again (docs/experiments.md).
+        """
+        able = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if self._options.precision == "bf16" and not able:
+            raise ConfigError(
+                'precision = "bf16" is not supported by this processor, which has neither AMX nor AVX512-BF16. Use '
+                'precision = "float32" or "auto".'
+            )
+        if self._options.precision != "auto":
+            return self._options.precision
+        return "bf16" if able and _has_amx() else "float32"
+
+    def open(self, graph: Path, *, precision: str, shape: tuple[int, ...] | None = None) -> OpenVinoNetwork:
+        """Compiles a graph, or loads it as it was compiled before."""
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": _HINTS[precision],
+            "INFERENCE_NUM_THREADS": self._options.thread_count,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        try:
+            model = self._core.read_model(str(graph))
+            if shape is not None:
+                model.reshape({model.inputs[0]: openvino.PartialShape(list(shape))})
+            return OpenVinoNetwork(self._compile(model, settings))
+        except RuntimeError as error:
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+            raise BundleError(f"{graph}: OpenVINO cannot compile this graph: {reason}") from None
+
+    def _compile(self, model: Any, settings: dict[str, Any]) -> Any:
+        folder = self._options.cache_folder
+        if _is_writable(folder):
+            try:
+                return self._core.compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
+            except RuntimeError:
+                # Perhaps a damaged entry. Which one OpenVINO does not say, and all of them can be made anew.
+                for entry in folder.glob("*.blob"):
+                    entry.unlink(missing_ok=True)
+        return self._core.compile_model(model, "CPU", settings)
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
+
+
+def _has_amx() -> bool:
+    try:
+        return "amx_bf16" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:  # not Linux: no processor with AMX runs anything else that Showtell knows
+        return False

@@ -1,0 +1,215 @@
+"""The runtime: no torch, clear refusals, a cache of compiled models that may be damaged or absent."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from showtell.captioner import Captioner
+from showtell.cli.main import main
+from showtell.errors import BundleError, ConfigError, ImageError, MissingExtraError
+from showtell.exporter import export_model
+from showtell.runtime import ENGINES, EngineOptions
+from showtell.runtime.engine import open_engine
+from test_architecture import REFUSE
+from tiny_runs import scratch_folder, trained_run
+
+
+@pytest.fixture(scope="module")
+def exported() -> Path:
+    """A trained model, exported; tests that change it copy it first."""
+    folder = scratch_folder() / "runtime-export"
+    if not folder.exists():
+        export_model(trained_run(include_encoder=True), folder)
+    return folder
+
+
+@pytest.fixture
+def copied(exported: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(exported, tmp_path / "model"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_captioning_imports_no_torch(
+    exported: Path, photographs: list[Path], engine: str, clean_environment: dict[str, str]
+) -> None:
+    words = ["caption", str(photographs[0]), "--model", str(exported), "--engine", engine]
+    code = REFUSE.format(refused=["torch", "timm", "torchvision", "onnx"]) + (
+        f"from showtell.cli.main import main\ncode = main({words!r})\n"
+        "loaded = [name for name in sys.modules if name.partition('.')[0] in ('torch', 'timm', 'torchvision')]\n"
+        "sys.exit(f'loaded: {loaded}' if loaded else code)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=clean_environment
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith(f"{photographs[0]}\t")
+
+
+def test_both_engines_write_the_same(exported: Path, photographs: list[Path]) -> None:
+    found = [
+        [
+            picture.text
+            for picture in Captioner.load(exported, engine=engine, precision="float32").caption(photographs)
+        ]
+        for engine in ENGINES
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_picture_alone_gives_what_it_gives_in_a_batch(exported: Path) -> None:
+    backend = Captioner.load(exported, precision="float32").backend
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    together = backend.encode(pixels)
+    np.testing.assert_allclose(backend.encode(pixels[:1]), together[:1], atol=1e-5)
+    assert backend.encode(pixels[:0]).shape == (0, *together.shape[1:])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_do_not_change_captions(exported: Path, photographs: list[Path], threads: int) -> None:
+    captioner = Captioner.load(exported, precision="float32", threads=threads)
+    default = Captioner.load(exported, precision="float32")
+    assert [p.text for p in captioner.caption(photographs)] == [p.text for p in default.caption(photographs)]
+
+
+def test_a_damaged_image_in_a_batch_stops_nobody_else(exported: Path, photographs: list[Path]) -> None:
+    results = list(Captioner.load(exported).caption([photographs[0], b"no image", photographs[1]]))
+    assert [result.error is None for result in results] == [True, False, True]
+    assert isinstance(results[1].error, ImageError)
+
+
+@pytest.mark.parametrize("name", ["encoder.onnx", "start.onnx", "step.onnx", "vocabulary.json"])
+def test_a_file_of_another_export_is_refused(copied: Path, name: str) -> None:
+    content = (copied / name).read_bytes()
+    (copied / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BundleError, match=rf"{name}: its content .* is not what its manifest lists"):
+        Captioner.load(copied)
+    (copied / name).unlink()
+    with pytest.raises(BundleError, match=f"{name}: missing"):
+        Captioner.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("format_version", 99, "export format 99, .* Update Showtell, or export the model again"),
+        ("format_version", "one", "not an exported captioner"),
+        ("grid", [1], "damaged"),
+        ("weights", "int3", r"weights must be one of \('float32', 'int8'\)"),
+        ("vocabulary_size", 3, "They belong to different exports"),
+        ("recipe", {"name": "x"}, "recipe"),
+    ],
+)
+def test_a_damaged_manifest_is_refused(copied: Path, key: str, value: object, message: str) -> None:
+    path = copied / "portable.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(BundleError, match=message):
+        Captioner.load(copied)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_graph_that_is_none_is_refused(copied: Path, engine: str) -> None:
+    from showtell.files import digest_file
+
+    (copied / "step.onnx").write_bytes(b"not a graph")
+    path = copied / "portable.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["step.onnx"] = digest_file(copied / "step.onnx")
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=r"step\.onnx: (OpenVINO|ONNX Runtime) cannot"):
+        Captioner.load(copied, engine=engine)
+
+
+def test_a_damaged_cache_of_compiled_models_is_made_anew(
+    exported: Path, photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path))
+    first = [picture.text for picture in Captioner.load(exported).caption(photographs)]
+    entries = list((tmp_path / "compiled").glob("*.blob"))
+    assert entries, "nothing was kept"
+    for place, entry in enumerate(entries):
+        content = entry.read_bytes()
+        entry.write_bytes(content[: len(content) // 2] if place % 2 else b"rubbish")
+    (tmp_path / "compiled" / "mine.txt").write_text("not Showtell's")
+    assert [picture.text for picture in Captioner.load(exported).caption(photographs)] == first
+    assert (tmp_path / "compiled" / "mine.txt").exists()
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(
+    exported: Path, photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path / "file"))
+    assert all(picture.text for picture in Captioner.load(exported).caption(photographs))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "openvini"}, "engine must be one of .* Did you mean 'openvino'?"),
+        ({"engine": "torch"}, "engine must be one of auto, openvino, onnxruntime"),
+        ({"precision": "int4"}, "precision must be one of auto, float32, bf16"),
+        ({"threads": -1}, "threads must be a whole number >= 0"),
+        ({"engine": "onnxruntime", "precision": "bf16"}, "not supported by ONNX Runtime on a CPU"),
+    ],
+)
+def test_options_that_cannot_be_are_refused(exported: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        list(Captioner.load(exported, **options).caption([]))  # type: ignore[arg-type]
+
+
+def test_a_bundle_does_not_run_on_an_engine(exported: Path) -> None:
+    run = trained_run(include_encoder=True)
+    with pytest.raises(ConfigError, match=r"a bundle runs on torch, not on 'openvino'\. Export it first"):
+        Captioner.load(run, engine="openvino")
+    with pytest.raises(ConfigError, match="precision = 'bf16' is an option of exported captioners"):
+        Captioner.load(run, precision="bf16")
+
+
+@pytest.mark.parametrize(("engine", "extra"), [("openvino", "runtime"), ("onnxruntime", "onnxruntime")])
+def test_a_missing_engine_names_its_extra(engine: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == engine else found(name))
+    with pytest.raises(MissingExtraError, match=rf"showtell\[{extra}\]"):
+        open_engine(EngineOptions(engine=engine))
+    other = next(name for name in ENGINES if name != engine)
+    assert open_engine(EngineOptions()).name == other
+
+
+def test_without_any_engine_the_default_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(MissingExtraError, match=r"'openvino'.*showtell\[runtime\]"):
+        open_engine(EngineOptions())
+
+
+def test_the_command_line_exports_and_captions(
+    photographs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained_run(include_encoder=True)
+    assert main(["export", str(run), "--output", str(tmp_path / "model")]) == 0
+    printed = capsys.readouterr()
+    assert "for pictures of any size" in printed.err
+    size = sum(file.stat().st_size for file in (tmp_path / "model").iterdir())
+    assert json.loads(printed.out) == {"output": str(tmp_path / "model"), "bytes": size, "weights": "float32"}
+    words = ["caption", str(photographs[0]), "--model", str(tmp_path / "model")]
+    assert main([*words, "--threads", "1"]) == 0
+    assert capsys.readouterr().out.count("\t") == 1
+    assert main([*words, "--threads", "0"]) == 2
+    assert "--threads" in capsys.readouterr().err
+    assert main([*words, "--precision", "int4"]) == 2
+    assert main([*words, "--engine", "torch"]) == 2
+    assert main(["export", str(run), "--output", str(tmp_path / "model")]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert (
+        main(["export", str(run), "--output", str(tmp_path / "other"), "--int8", str(tmp_path / "model")])
+        == 2
+    )
+    assert "no images" in capsys.readouterr().err
