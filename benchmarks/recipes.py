@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, required=True, help="a data set with train and dev")
     parser.add_argument("--encoder", default="mobilenet_edgetpu_100")
     parser.add_argument("--weights", type=Path, required=True, help="the encoder's weights")
+    parser.add_argument(
+        "--image-size", type=int, default=0, help="0 (default): what the encoder was trained at"
+    )
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where runs and reports go")
     parser.add_argument("--split", default="dev")
     parser.add_argument("--seed", type=int, default=0)
@@ -60,7 +63,12 @@ def _train(recipe: str, run: Path, arguments: argparse.Namespace) -> None:
     command = [
         *("train", recipe, "--data", str(arguments.data), "--output", str(run)),
         *("--weights", str(arguments.weights), "--seed", str(arguments.seed), "--resume"),
-        *("--set", f"encoder.name={arguments.encoder}", "--set", "encoder.image_size=0"),
+        *(
+            "--set",
+            f"encoder.name={arguments.encoder}",
+            "--set",
+            f"encoder.image_size={arguments.image_size}",
+        ),
     ]
     _run(command)
 

@@ -14,12 +14,16 @@ waits for its turn without using the processor.
 from __future__ import annotations
 
 import argparse
+import atexit
+import functools
 import importlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -156,6 +160,7 @@ def worker_environment(threads: int) -> dict[str, str]:
     count = str(threads)
     return {
         **os.environ,
+        "SHOWTELL_CACHE": _cache(),
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,
@@ -164,6 +169,14 @@ def worker_environment(threads: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+
+
+@functools.cache
+def _cache() -> str:
+    """A folder of compiled models for this run, removed at its end: the user's own is neither used nor filled."""
+    folder = tempfile.mkdtemp(prefix="showtell-benchmark-cache-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def measure(sides: Mapping[str, Side], *, rounds: int, warmups: int, threads: int) -> dict[str, Measurement]:

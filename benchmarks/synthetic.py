@@ -79,6 +79,7 @@ def read_training_data(folder: Path) -> Dataset:
 
 
 def draw_captions(generator: np.random.Generator, count: int, words: int) -> list[list[int]]:
+    """Returns captions of word numbers, with lengths and frequencies like those of Flickr8k."""
     lengths = np.clip(np.rint(generator.normal(10.8, 3.0, count)), 4, 30).astype(int)
     chances = 1.0 / (np.arange(words) + 2.7)
     drawn = generator.choice(words, int(lengths.sum()), p=chances / chances.sum())

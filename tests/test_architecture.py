@@ -27,6 +27,7 @@ ROWS = (
     {"cli", "server", "bulk", "explain", "demo", "__init__", "__main__"},
 )
 SAME_ROW = {
+    ("files", "errors"),  # no home folder is the user's to mend
     ("data", "images"),  # the doctor opens images; duplicates are found by what they show
     ("data", "text"),  # the doctor counts the vocabulary
     ("portable", "bundle"),  # an export is made of a bundle and checked like one
@@ -128,6 +129,8 @@ EXTRAS = {
     "onnxscript",
     "onnxruntime",
     "openvino",
+    "nncf",
+    "transformers",
 }
 
 
@@ -171,6 +174,26 @@ def test_score_needs_only_the_base_install(tmp_path: Path) -> None:
     ended = run_without(EXTRAS | {"imagehash"}, words)
     assert (ended.returncode, ended.stderr) == (0, "")
     assert '"Bleu_1": ' in ended.stdout
+
+
+@pytest.mark.parametrize("missing", ["torch", "timm"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "drawn-shapes", "--data", "DATA", "--output", "RUN"),
+        ("features", "DATA", "--encoder", "test_resnet", "--output", "RUN"),
+    ],
+)
+def test_what_needs_a_framework_names_its_extra(missing: str, words: tuple[str, ...], tmp_path: Path) -> None:
+    from showtell.data.drawn import write_drawn_dataset
+
+    write_drawn_dataset(tmp_path / "DATA", train=4, dev=2, test=2)
+    known = [str(tmp_path / word) if word in ("DATA", "RUN") else word for word in words]
+    ended = run_without({missing}, command(*known))
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert f"needs the package {missing!r}" in ended.stderr
+    assert 'pip install "showtell[train]"' in ended.stderr
+    assert "Traceback" not in ended.stderr
 
 
 def test_data_check_needs_no_framework(tmp_path: Path, photographs: list[Path]) -> None:

@@ -24,7 +24,18 @@ from showtell.cli.output import print_table, write_json, write_text
 from showtell.errors import ImageError, TrainingInterrupted, UsageError
 
 SHOWTELL = [sys.executable, "-m", "showtell"]
-COMMANDS = ["caption", "data", "data check", "features", "train", "evaluate", "score", "recipes", "demo"]
+COMMANDS = [
+    "caption",
+    "data",
+    "data check",
+    "features",
+    "train",
+    "evaluate",
+    "score",
+    "export",
+    "recipes",
+    "demo",
+]
 Capture = pytest.CaptureFixture[str]
 
 

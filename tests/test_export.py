@@ -17,7 +17,7 @@ from showtell.captioning import caption_features
 from showtell.data.drawn import draw_scenes
 from showtell.decoding import DecodingSettings
 from showtell.encoders import build_encoder
-from showtell.errors import BundleError, ConfigError, ImageError
+from showtell.errors import BundleError, ConfigError, ExportError, ImageError
 from showtell.exporter import export_model
 from showtell.portable import load_portable
 from showtell.recipes import Recipe, list_recipes, load_recipe
@@ -173,7 +173,8 @@ def test_a_trained_model_captions_files_as_torch_does(photographs: list[Path], t
     model = export_model(run, tmp_path / "exported")
     assert model.scores
     assert model.bundle_digest
-    mine = [picture.text for picture in Captioner.load(tmp_path / "exported").caption(photographs)]
+    captioner = Captioner.load(tmp_path / "exported", precision="float32")
+    mine = [picture.text for picture in captioner.caption(photographs)]
     theirs = [picture.text for picture in Captioner.load(run).caption(photographs)]
     assert mine == theirs
 
@@ -189,6 +190,30 @@ def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="not an empty folder"):
         export_model(exported("show-tell-lstm")[0], tmp_path / "full")
     assert (tmp_path / "full" / "file").read_text() == "mine"
+
+
+def test_an_empty_folder_is_filled_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = exported("show-tell-lstm")[0]
+    (tmp_path / "target").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    export_model(bundle, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    names = sorted(file.name for file in (tmp_path / "target").iterdir())
+    assert names == ["encoder.onnx", "portable.json", "start.onnx", "step.onnx", "vocabulary.json"]
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert export_model(bundle, ".").folder == tmp_path / "here"
+    assert load_portable(tmp_path / "here").recipe.name
+
+
+def test_a_decoder_that_cannot_be_exported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def step(*_: Any) -> None:
+        raise ValueError("no graph for this")
+
+    monkeypatch.setattr("showtell.decoders.show_tell.ShowTellDecoder.step", step)
+    with pytest.raises(ExportError, match="the decoder ShowTellDecoder cannot be exported to ONNX"):
+        export_model(exported("show-tell-lstm")[0], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -282,6 +282,8 @@ def test_images_without_references_are_named() -> None:
 
 
 def test_captions_that_are_not_text_are_refused() -> None:
+    with pytest.raises(MetricError, match=r"Captions must be text\. Received for image '1': \['a', 'dog'\]"):
+        score({"1": ["a dog"]}, {"1": ["a", "dog"]})  # type: ignore[dict-item]
     with pytest.raises(MetricError, match=r"Captions must be text\. Received for image '1': None"):
         score({"1": ["a"]}, {"1": None})  # type: ignore[dict-item]
     with pytest.raises(MetricError, match=r"must be a list of captions\. Received: 'a dog'"):

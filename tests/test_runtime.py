@@ -6,10 +6,12 @@ import json
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from showtell.captioner import Captioner
 from showtell.cli.main import main
@@ -164,12 +166,51 @@ def test_options_that_cannot_be_are_refused(exported: Path, options: dict[str, o
         list(Captioner.load(exported, **options).caption([]))  # type: ignore[arg-type]
 
 
+def test_a_network_reads_arrays_that_are_not_contiguous(exported: Path) -> None:
+    backend = Captioner.load(exported, precision="float32").backend
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    flipped = pixels[:, :, ::-1]
+    np.testing.assert_array_equal(backend.encode(flipped), backend.encode(flipped.copy()))
+
+
+def test_threads_of_the_caller_take_turns(exported: Path) -> None:
+    backend = Captioner.load(exported, precision="float32").backend
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 3, 64, 64, 3), dtype=np.uint8)
+    expected = [backend.encode(batch) for batch in pixels]
+    with ThreadPoolExecutor(4) as pool:
+        for found, alone in zip(pool.map(backend.encode, pixels), expected, strict=True):
+            np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_int8_has_no_other_precision(copied: Path) -> None:
+    path = copied / "portable.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weights": "int8"}))
+    assert Captioner.load(copied).backend.precision == "float32"
+    with pytest.raises(ConfigError, match=r"quantised to 8 bits\. Leave it out"):
+        Captioner.load(copied, precision="bf16")
+
+
+def test_a_user_without_a_home_folder_does_without_the_cache(
+    exported: Path, photographs: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("SHOWTELL_CACHE", raising=False)
+    monkeypatch.setattr(Path, "home", fail)
+    assert all(picture.text for picture in Captioner.load(exported).caption(photographs))
+
+
 def test_a_bundle_does_not_run_on_an_engine(exported: Path) -> None:
     run = trained_run(include_encoder=True)
     with pytest.raises(ConfigError, match=r"a bundle runs on torch, not on 'openvino'\. Export it first"):
         Captioner.load(run, engine="openvino")
     with pytest.raises(ConfigError, match="precision = 'bf16' is an option of exported captioners"):
         Captioner.load(run, precision="bf16")
+    with pytest.raises(ConfigError, match=r"Did you mean 'openvino'\?"):
+        Captioner.load(run, engine="openvini")
+    with pytest.raises(ConfigError, match="threads must be a whole number >= 0"):
+        Captioner.load(run, threads=-1)
 
 
 @pytest.mark.parametrize(("engine", "extra"), [("openvino", "runtime"), ("onnxruntime", "onnxruntime")])
@@ -213,3 +254,25 @@ def test_the_command_line_exports_and_captions(
         == 2
     )
     assert "no images" in capsys.readouterr().err
+
+
+def test_a_calibration_picture_that_cannot_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number, pixels in enumerate(
+        np.random.default_rng(0).integers(0, 256, (11, 80, 80, 3), dtype=np.uint8)
+    ):
+        Image.fromarray(pixels).save(pictures / f"{number:02}.png")
+    (pictures / "05.png").write_bytes(b"no picture")
+    words = ["export", str(trained_run(include_encoder=True)), "--output", str(tmp_path / "out")]
+    assert main([*words, "--int8", str(pictures)]) == 1
+    printed = capsys.readouterr()
+    assert "05.png" in printed.err
+    assert json.loads(printed.out)["weights"] == "int8"
+    (pictures / "06.png").write_bytes(b"")
+    words[-1] = str(tmp_path / "other")
+    assert main([*words, "--int8", str(pictures)]) == 2
+    assert "9 of 11 calibration images can be read" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()

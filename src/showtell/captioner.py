@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +16,7 @@ from showtell.bundle import load_bundle
 from showtell.captioning import Backend, Caption, caption_features
 from showtell.data.records import Dataset
 from showtell.decoding import DecodingSettings
-from showtell.errors import ConfigError, ImageError
+from showtell.errors import ConfigError, ImageError, require_framework
 from showtell.evaluation import DEFAULT_METRICS, EvaluationReport, evaluate_captions
 from showtell.images import read_batches
 from showtell.metrics import CorpusIdf
@@ -85,12 +86,14 @@ class Captioner:
             BundleError: no such model, or its parts do not fit together.
             EncoderError: its backbone cannot be found; the message says which and where to get it.
             ConfigError: an unknown engine, a precision that the processor does not have, or a negative number.
-            MissingExtraError: the engine is not installed.
+            MissingExtraError: the engine, or torch for a bundle, is not installed.
         """
         folder = find_model(Path(model))
-        if is_portable(folder):
+        exported = is_portable(folder)
+        options = EngineOptions("auto" if engine == "torch" and not exported else engine, precision, threads)
+        if exported:
             portable = load_portable(folder)
-            backend = open_portable(portable, EngineOptions(engine, precision, threads))
+            backend = open_portable(portable, options)
             return cls(backend, portable.recipe.decoding, digest=portable.digest, name=portable.recipe.name)
         if engine not in ("auto", "torch"):
             raise ConfigError(
@@ -101,6 +104,7 @@ class Captioner:
             raise ConfigError(
                 f"{folder}: precision = {precision!r} is an option of exported captioners (showtell export)."
             )
+        require_framework("Captioning with a bundle that is not exported")
         bundle = load_bundle(folder)
         # Imported here: torch takes seconds, and those who only look at a bundle do not need it.
         from showtell.training.model import open_backend
@@ -133,21 +137,22 @@ class Captioner:
             images = [images]  # one picture; a string would otherwise be read letter by letter
         settings = settings or self.settings
         index = 0
-        for batch in _decode_ahead(images, self.backend.preprocessing.read, workers):
-            positions = [
-                index + place for place, item in enumerate(batch) if not isinstance(item, ImageError)
-            ]
-            pixels = [item for item in batch if not isinstance(item, ImageError)]
-            captions: Iterator[list[Caption]] = iter(())
-            if pixels:
-                features = self.backend.encode(np.stack(pixels))
-                captions = iter(caption_features(self.backend, features, settings, positions=positions))
-            index += len(batch)
-            for item in batch:
-                if isinstance(item, ImageError):
-                    yield CaptionedPicture((), self.backend.grid, item)
-                else:
-                    yield CaptionedPicture(tuple(next(captions)), self.backend.grid)
+        with contextlib.closing(_decode_ahead(images, self.backend.preprocessing.read, workers)) as batches:
+            for batch in batches:
+                positions = [
+                    index + place for place, item in enumerate(batch) if not isinstance(item, ImageError)
+                ]
+                pixels = [item for item in batch if not isinstance(item, ImageError)]
+                captions: Iterator[list[Caption]] = iter(())
+                if pixels:
+                    features = self.backend.encode(np.stack(pixels))
+                    captions = iter(caption_features(self.backend, features, settings, positions=positions))
+                index += len(batch)
+                for item in batch:
+                    if isinstance(item, ImageError):
+                        yield CaptionedPicture((), self.backend.grid, item)
+                    else:
+                        yield CaptionedPicture(tuple(next(captions)), self.backend.grid)
 
     def evaluate(
         self,
@@ -202,6 +207,6 @@ Pixels = npt.NDArray[np.uint8]
 
 def _decode_ahead(
     images: Iterable[ImageLike], read: Callable[[ImageLike], Pixels], workers: int
-) -> Iterator[list[Pixels | ImageError]]:
+) -> Generator[list[Pixels | ImageError], None, None]:
     """Yields batches of pictures at the encoder's size, or errors; the next batch is read meanwhile."""
     return read_batches(images, read, size=BATCH, first=FIRST_BATCH, workers=max(1, workers))

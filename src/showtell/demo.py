@@ -27,7 +27,7 @@ from showtell.data.drawn import (
 )
 from showtell.data.records import CaptionedImage, Dataset
 from showtell.data.source import read_dataset
-from showtell.errors import TrainingInterrupted, UsageError
+from showtell.errors import TrainingInterrupted, UsageError, require_framework
 from showtell.explain import draw_attention_row, draw_sheet
 from showtell.files import write_atomically, write_json
 from showtell.images import open_image
@@ -108,6 +108,7 @@ def prepare_scenes(output: Path, *, seed: int) -> Dataset:
 
 def train_captioner(dataset: Dataset, run: Path, *, seed: int, watcher: Watcher | None = None) -> Captioner:
     """Trains the recipe, or goes on where an earlier call was interrupted, and opens the best captioner."""
+    require_framework("Training")
     from showtell.training import train  # torch takes seconds to import
 
     try:

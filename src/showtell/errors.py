@@ -11,6 +11,7 @@
     ├── VocabularyError        a vocabulary that is empty, damaged or does not fit
     ├── EncoderError           a backbone or its weights that cannot be built, found or fed
     ├── CacheError             a feature cache that is stale, foreign or incomplete
+    ├── ExportError            a network that cannot be written as an ONNX graph
     ├── BundleError            a bundle whose parts are missing, damaged or do not fit together
     ├── MetricError            references and hypotheses that cannot be scored
     ├── TrainingError          a run that cannot go on (non-finite loss, a checkpoint that does not fit)
@@ -24,6 +25,7 @@ traceback and exits with `exit_code`.
 from __future__ import annotations
 
 import difflib
+import importlib.util
 from collections.abc import Iterable
 
 
@@ -67,6 +69,10 @@ class CacheError(ShowtellError):
     """A feature cache that is stale, foreign or incomplete."""
 
 
+class ExportError(ShowtellError):
+    """A network that cannot be written as an ONNX graph."""
+
+
 class BundleError(ShowtellError):
     """A bundle whose parts are missing, damaged or do not fit together."""
 
@@ -95,6 +101,22 @@ class MissingExtraError(ShowtellError):
             f"{purpose} needs the package {package!r}, which is not installed. "
             f'Install it with: pip install "showtell[{extra}]"'
         )
+
+
+def require_packages(extra: str, purpose: str, *packages: str) -> None:
+    """Raises MissingExtraError for the first of `packages`, import names of the extra `extra`, that is not there."""
+    for package in packages:
+        try:
+            found = importlib.util.find_spec(package) is not None
+        except ImportError:  # something keeps it from being imported
+            found = False
+        if not found:
+            raise MissingExtraError(package, extra, purpose)
+
+
+def require_framework(purpose: str) -> None:
+    """Raises MissingExtraError if torch, or what encoders and decoders need with it, is not there."""
+    require_packages("train", purpose, "torch", "timm", "jaxtyping")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

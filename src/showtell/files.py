@@ -10,6 +10,8 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+from showtell.errors import UsageError
+
 PARTIAL = ".part"  # how the names of unfinished files end
 
 
@@ -55,9 +57,18 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def cache_folder() -> Path:
-    """Returns where downloads and features are kept: $SHOWTELL_CACHE, else ~/.cache/showtell."""
+    """Returns where downloads and features are kept: $SHOWTELL_CACHE, else ~/.cache/showtell.
+
+    Raises:
+        UsageError: the user has no home folder.
+    """
     named = os.environ.get("SHOWTELL_CACHE")
-    return Path(named).expanduser() if named else Path.home() / ".cache" / "showtell"
+    try:
+        return Path(named).expanduser() if named else Path.home() / ".cache" / "showtell"
+    except RuntimeError:
+        raise UsageError(
+            "There is no home folder to keep downloads and features in. Set SHOWTELL_CACHE to a folder."
+        ) from None
 
 
 def digest_file(path: Path) -> str:

@@ -32,7 +32,7 @@ class Parser(argparse.ArgumentParser):
 
     def refuse_unknown(self, words: Sequence[str]) -> None:
         """Raises UsageError, naming the nearest option, if one of `words` is an option that there is not."""
-        options = re.findall(r"--[a-z][a-z-]*", self.format_help())
+        options = re.findall(r"--[a-z][a-z0-9-]*", self.format_help())
         for word in words:
             name = word.split("=")[0]
             if name == "--":

@@ -7,7 +7,7 @@ import argparse
 from showtell.cli.arguments import Commands, add_command, existing, writable_folder
 from showtell.cli.caption import find_images
 from showtell.cli.output import log, print_json
-from showtell.errors import UsageError
+from showtell.errors import ImageError, UsageError, require_framework, require_packages
 
 
 def add_parser(commands: Commands) -> None:
@@ -36,18 +36,29 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exports; prints one JSON object with the size of the result. Returns 1 if a calibration file is missing."""
+    """Exports; prints one JSON object with the size of the result. Returns 1 if a calibration picture cannot be
+    read."""
     images, missing = find_images(arguments.int8 or [])
     if arguments.int8 and not images:
         raise UsageError(
             f"--int8: no images in {', '.join(arguments.int8)}. Give some of the kind to be captioned."
         )
 
+    require_framework("Exporting")
+    require_packages("export", "Exporting", "onnx", "onnxscript")
+    if images:
+        require_packages("export", "Quantising to 8 bits", "nncf", "onnxruntime")
     from showtell.exporter import export_model
 
-    portable = export_model(arguments.model, arguments.output, calibrate=images)
+    bad = []
+
+    def report(error: ImageError) -> None:
+        bad.append(error)
+        log(f"error: {error}")
+
+    portable = export_model(arguments.model, arguments.output, calibrate=images, on_bad_image=report)
     size = sum(file.stat().st_size for file in arguments.output.iterdir())
     pictures = "of any size" if portable.dynamic_size else "of the recipe's size"
     log(f"{arguments.output}: {portable.recipe.name}, encoder in {portable.weights}, for pictures {pictures}")
     print_json({"output": str(arguments.output), "bytes": size, "weights": portable.weights})
-    return 1 if missing else 0
+    return 1 if missing or bad else 0

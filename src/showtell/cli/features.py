@@ -8,6 +8,7 @@ from showtell.cli.arguments import Commands, add_command, integer, one_of, writa
 from showtell.cli.data_options import add_data_options, read_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import show_progress
+from showtell.errors import require_framework
 
 
 def add_parser(commands: Commands) -> None:
@@ -62,6 +63,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Fills the cache and prints how much and how fast."""
+    require_framework("Extracting features")
     from showtell.config import EncoderConfig
     from showtell.encoders import build_encoder
     from showtell.encoders.features import extract_features

@@ -9,6 +9,7 @@ from showtell.cli.arguments import Commands, add_command, existing, integer, wri
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import BarWatcher
+from showtell.errors import require_framework
 
 
 def add_parser(commands: Commands) -> None:
@@ -74,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
     for split in ("train", "dev"):
         dataset.split(split)
 
+    require_framework("Training")
     from showtell.training import train
 
     with BarWatcher() as watcher:

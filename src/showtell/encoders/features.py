@@ -136,8 +136,10 @@ def extract_features(
                 for image, item in zip(todo[done:], batch):
                     if isinstance(item, ImageError):
                         bad[image.id] = str(item)
+                full = batch_size if done else len(batch)
                 done += len(batch)
-                writer.append(*_encode(encoder, [item for item in batch if isinstance(item, _Picture)]))
+                pictures = [item for item in batch if isinstance(item, _Picture)]
+                writer.append(*_encode(encoder, pictures, size=full))
                 if progress is not None:
                     progress(reused + done, len(dataset.images))
             if bad and not skip_bad:
@@ -159,11 +161,20 @@ def extract_features(
     )
 
 
-def _encode(encoder: Encoder, pictures: list[_Picture]) -> tuple[list[tuple[str, Entry]], HalfArray]:
-    """Returns what the cache lists of each picture, by id, and the features."""
+def _encode(
+    encoder: Encoder, pictures: list[_Picture], *, size: int
+) -> tuple[list[tuple[str, Entry]], HalfArray]:
+    """Returns what the cache lists of each picture, by id, and the features.
+
+    A batch smaller than `size`, the last one, is filled up with black pictures: torch plans its convolutions anew, and
+    takes memory, for every number of pictures that it has not met.
+    """
     if not pictures:
         return [], np.empty((0, *encoder.shape), dtype=np.float16)
-    features = encoder.encode(np.stack([picture.pixels for picture in pictures]))
+    pixels = np.zeros((max(size, len(pictures)), *pictures[0].pixels.shape), dtype=np.uint8)
+    for place, picture in enumerate(pictures):
+        pixels[place] = picture.pixels
+    features = encoder.encode(pixels)[: len(pictures)]
     largest = float(np.abs(features).max())
     if largest > _LARGEST:
         reason = "Its weights are damaged or need another preprocessing."

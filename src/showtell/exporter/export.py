@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from showtell.bundle import find_bundle, load_bundle
-from showtell.errors import BundleError
+from showtell.errors import BundleError, ImageError
 from showtell.exporter.graphs import write_decoder, write_encoder
-from showtell.exporter.quantize import quantize_encoder
+from showtell.exporter.quantize import quantize_encoder, read_calibration
 from showtell.images import ImageSource
-from showtell.portable import ENCODER, START, STEP, PortableModel, is_portable, save_manifest
+from showtell.portable import ENCODER, MANIFEST, START, STEP, PortableModel, is_portable, save_manifest
 from showtell.training.model import open_backend
 
 
 def export_model(
-    model: str | Path, output: str | Path, *, calibrate: Sequence[ImageSource] = ()
+    model: str | Path,
+    output: str | Path,
+    *,
+    calibrate: Sequence[ImageSource] = (),
+    on_bad_image: Callable[[ImageError], object] | None = None,
 ) -> PortableModel:
     """Exports a bundle, or the best bundle of a run, to a folder that runs without torch.
 
@@ -29,17 +33,18 @@ def export_model(
         output: a folder that does not exist yet, or is empty.
         calibrate: pictures of the kind that will be captioned, a few hundred: the encoder is then quantised to
             8 bits. Without them it stays in float32.
+        on_bad_image: called for each calibration picture that cannot be read; the others are used.
 
     Returns:
         The record of the exported captioner.
 
     Raises:
         BundleError: no such model, its parts do not fit together, or `output` holds something.
-        EncoderError: the backbone cannot be found, or torch cannot export it.
+        EncoderError: the backbone cannot be found.
+        ExportError: torch cannot export a network.
         ConfigError: too few calibration pictures can be read.
-        MissingExtraError: onnx, onnxscript or nncf is not installed.
     """
-    model, output = Path(model), Path(output)
+    model, output = Path(model), Path(output).resolve()
     if is_portable(model):
         raise BundleError(f"{model}: is exported already. Give the bundle or the run that it was made from.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -50,13 +55,16 @@ def export_model(
     encoder = backend.encoder
     if encoder is None:
         raise BundleError(f"{folder}: has no encoder to export.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    pictures = read_calibration(calibrate, bundle.preprocessing, on_bad_image) if calibrate else []
+    # An empty folder that exists may be a mount point, or the current folder: it is filled, not replaced.
+    around = output if output.exists() else output.parent
+    around.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=around))
     unfinished.chmod(0o755)  # mkdtemp's folders are hidden from everybody else
     try:
         dynamic = write_encoder(encoder, unfinished / ENCODER)
-        if calibrate:
-            quantize_encoder(unfinished / ENCODER, calibrate, bundle.preprocessing)
+        if pictures:
+            quantize_encoder(unfinished / ENCODER, pictures)
         memory, state = write_decoder(
             backend.decoder, encoder.shape, len(bundle.vocabulary), unfinished, (START, STEP)
         )
@@ -71,14 +79,20 @@ def export_model(
             state=state,
             attends=backend.decoder.attends,
             dynamic_size=dynamic,
-            weights="int8" if calibrate else "float32",
+            weights="int8" if pictures else "float32",
             bundle_digest=bundle.digest,
             split_fingerprint=bundle.split_fingerprint,
             scores=bundle.scores,
             folder=output,
         )
         digest = save_manifest(portable, unfinished)
-        unfinished.replace(output)  # over an empty folder this is allowed
+        if around == output:
+            # The manifest last: without it the folder is no exported captioner.
+            for file in sorted(unfinished.iterdir(), key=lambda file: file.name == MANIFEST):
+                file.replace(output / file.name)
+            unfinished.rmdir()
+        else:
+            unfinished.replace(output)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
@@ -20,7 +21,7 @@ from torch.export import Dim
 from showtell.decoders import Decoder
 from showtell.encoders import Encoder
 from showtell.encoders.layouts import to_cells
-from showtell.errors import EncoderError, MissingExtraError, ShowtellError
+from showtell.errors import ExportError
 from showtell.files import write_atomically
 
 OPSET = 18  # the oldest that torch's exporter writes without conversion; ONNX Runtime and OpenVINO know it
@@ -102,21 +103,16 @@ def write_encoder(encoder: Encoder, path: Path) -> bool:
     size = encoder.preprocessing
     pixels = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
     graph = EncoderGraph(encoder).eval()
+    what = f"the backbone {encoder.config.name}"
     fixed: dict[int, Any] = {0: IMAGES}
     if allows_other_sizes(encoder):
         try:
-            _write(
-                graph, (pixels,), ({**fixed, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC},), ["pixels"], ["features"], path
-            )
+            open_sizes = {**fixed, 1: Dim.DYNAMIC, 2: Dim.DYNAMIC}
+            _write(what, graph, (pixels,), (open_sizes,), ["pixels"], ["features"], path)
             return True
-        except ShowtellError:
+        except ExportError:
             pass  # the backbone computes with its input's size: exported for this one
-    try:
-        _write(graph, (pixels,), (fixed,), ["pixels"], ["features"], path)
-    except ShowtellError as error:
-        raise EncoderError(
-            f"The backbone {encoder.config.name} cannot be exported to ONNX: {error}"
-        ) from error
+    _write(what, graph, (pixels,), (fixed,), ["pixels"], ["features"], path)
     return False
 
 
@@ -149,7 +145,9 @@ def write_decoder(
         state = decoder.start(memory)
     memory_names = tuple(f"memory_{number}" for number in range(len(memory)))
     state_names = tuple(f"state_{number}" for number in range(len(state)))
+    what = f"the decoder {type(decoder).__name__}"
     _write(
+        what,
         StartGraph(decoder),
         (features,),
         ({0: IMAGES},),
@@ -166,6 +164,7 @@ def write_decoder(
         *(["attention"] if decoder.attends else []),
     ]
     _write(
+        what,
         StepGraph(decoder, len(state)),
         (tokens, *rows, *(part.clone() for part in memory)),
         shapes,
@@ -177,6 +176,7 @@ def write_decoder(
 
 
 def _write(
+    what: str,
     graph: nn.Module,
     inputs: tuple[Tensor, ...],
     shapes: tuple[Any, ...],
@@ -184,11 +184,6 @@ def _write(
     output_names: Sequence[str],
     path: Path,
 ) -> None:
-    try:
-        import onnx
-        import onnxscript  # noqa: F401 - torch imports it itself, with a traceback where it is missing
-    except ImportError as error:
-        raise MissingExtraError(error.name or "onnx", "export", "Exporting") from None
     # torch's exporter reports its steps on standard output and warns of its own internals.
     with torch.no_grad(), warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -203,16 +198,17 @@ def _write(
                 opset_version=OPSET,
                 verbose=False,
             )
+            if program is None:
+                raise ExportError("torch gave no graph")
+            model = program.model_proto
+            del model.metadata_props[:]
+            for node in model.graph.node:  # torch notes source lines and paths of the machine that exported
+                del node.metadata_props[:]
+                node.doc_string = ""
+            onnx.checker.check_model(model)
         except Exception as error:  # any part of the network may be untraceable, in many ways
-            raise ShowtellError(
-                f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            reason = (str(error).splitlines() or [""])[0]
+            raise ExportError(
+                f"{what} cannot be exported to ONNX: {type(error).__name__}: {reason}"
             ) from error
-    if program is None:
-        raise ShowtellError("torch gave no graph")
-    model = program.model_proto
-    del model.metadata_props[:]
-    for node in model.graph.node:  # torch notes source lines and paths of the machine that exported
-        del node.metadata_props[:]
-        node.doc_string = ""
-    onnx.checker.check_model(model)
     write_atomically(path, model.SerializeToString())

@@ -12,61 +12,71 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import onnx
 
-from showtell.errors import ConfigError, ImageError, MissingExtraError
+from showtell.errors import ConfigError, ImageError
 from showtell.files import write_atomically
 from showtell.images import ImageSource, Preprocessing, read_ahead
 
 CALIBRATION_IMAGES = 300  # more change the ranges little and cost a second each
 
 
-def quantize_encoder(
-    graph: Path,
+def read_calibration(
     images: Sequence[ImageSource],
     preprocessing: Preprocessing,
+    on_bad_image: Callable[[ImageError], object] | None = None,
     *,
     limit: int = CALIBRATION_IMAGES,
-) -> None:
+) -> list[npt.NDArray[np.uint8]]:
+    """Reads pictures to calibrate with.
+
+    Args:
+        images: of the kind that will be captioned; at most `limit` of them, spread evenly, are looked at.
+        preprocessing: of the encoder.
+        on_bad_image: called for each that cannot be read.
+        limit: of pictures.
+
+    Returns:
+        Pictures, each uint8 (1, height, width, 3).
+
+    Raises:
+        ConfigError: fewer than ten can be read.
+    """
+    chosen = [images[place] for place in np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)]
+    pictures = []
+    for result in read_ahead(chosen, preprocessing.read):
+        if not isinstance(result, ImageError):
+            pictures.append(result[None])
+        elif on_bad_image is not None:
+            on_bad_image(result)
+    if len(pictures) < 10:
+        raise ConfigError(
+            f"{len(pictures)} of {len(chosen)} calibration images can be read; quantising needs at least 10, better "
+            f"{CALIBRATION_IMAGES}, of the kind that will be captioned."
+        )
+    return pictures
+
+
+def quantize_encoder(graph: Path, pictures: Sequence[npt.NDArray[np.uint8]]) -> None:
     """Replaces an exported encoder by its 8-bit form.
 
     Args:
         graph: encoder.onnx.
-        images: of the kind that will be captioned; at most `limit` of them, spread evenly, are looked at.
-        preprocessing: of the encoder.
-        limit: of calibration pictures.
-
-    Raises:
-        ConfigError: fewer than ten of the images can be read.
-        MissingExtraError: NNCF is not installed.
+        pictures: to calibrate with, from `read_calibration`.
     """
-    try:
-        import onnx
-
-        with _quiet():
-            import nncf
-    except ImportError as error:
-        raise MissingExtraError(error.name or "nncf", "export", "Quantising to 8 bits") from None
-    chosen = [images[place] for place in np.linspace(0, len(images) - 1, min(limit, len(images))).astype(int)]
-    pixels = [
-        result[None]
-        for result in read_ahead(chosen, preprocessing.read)
-        if not isinstance(result, ImageError)
-    ]
-    if len(pixels) < 10:
-        raise ConfigError(
-            f"{len(pixels)} of {len(chosen)} calibration images can be read; quantising needs at least 10, better "
-            f"{CALIBRATION_IMAGES}, of the kind that will be captioned."
-        )
     with _quiet():
+        import nncf  # it logs and warns while it is imported
+
         model = nncf.quantize(
             onnx.load(graph),
-            nncf.Dataset(pixels, lambda picture: {"pixels": picture}),
+            nncf.Dataset(pictures, lambda picture: {"pixels": picture}),
             preset=nncf.QuantizationPreset.MIXED,
-            subset_size=len(pixels),
+            subset_size=len(pictures),
         )
     write_atomically(graph, model.SerializeToString())
 

@@ -62,9 +62,14 @@ def check_same_images(references: Mapping[str, object], hypotheses: Mapping[str,
 
 
 def check_hypotheses(
-    known: Mapping[str, object], images: Sequence[str], hypotheses: Sequence[str | Sequence[str]]
+    known: Mapping[str, object],
+    images: Sequence[str],
+    hypotheses: Sequence[str | Sequence[str]],
+    *,
+    tokens: bool,
 ) -> None:
-    """Raises MetricError where an image is not `known`, and for what is neither text nor a list of tokens."""
+    """Raises MetricError where an image is not `known`, and for what is neither text nor, with `tokens`, a list of
+    tokens."""
     if isinstance(hypotheses, str) or isinstance(images, str) or len(images) != len(hypotheses):
         raise MetricError(
             "There must be a list of hypotheses and a list with the image id of each. "
@@ -80,7 +85,8 @@ def check_hypotheses(
             )
         if isinstance(hypothesis, str):
             continue
-        if not isinstance(hypothesis, list | tuple) or not all(isinstance(word, str) for word in hypothesis):
+        listed = isinstance(hypothesis, list | tuple) and all(isinstance(word, str) for word in hypothesis)
+        if not (tokens and listed):
             raise MetricError(f"Captions must be text. Received for image {image!r}: {hypothesis!r}")
 
 

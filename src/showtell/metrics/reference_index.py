@@ -125,7 +125,7 @@ class ReferenceIndex:
                 that is neither text nor a list of tokens.
         """
         check_metrics(metrics, INDEXED_METRICS)
-        check_hypotheses(self._rows, images, hypotheses)
+        check_hypotheses(self._rows, images, hypotheses, tokens=True)
         rows = np.fromiter(map(self._rows.__getitem__, images), np.int64, len(images))
         tokens = [
             tokenize(hypothesis) if isinstance(hypothesis, str) else hypothesis for hypothesis in hypotheses

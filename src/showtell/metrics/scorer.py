@@ -64,7 +64,7 @@ def score(
     check_references(references)
     ids = list(references)
     texts = [hypotheses[identifier] for identifier in ids]
-    check_hypotheses(references, ids, texts)
+    check_hypotheses(references, ids, texts, tokens=False)
     corpus: dict[str, float] = {}
     columns: dict[str, list[float]] = {}
     indexed = [metric for metric in metrics if metric in INDEXED_METRICS]

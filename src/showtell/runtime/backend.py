@@ -8,7 +8,7 @@ import numpy.typing as npt
 from showtell.captioning import Features
 from showtell.decoding import BlockStepper, FloatArray, IntArray
 from showtell.decoding.rows import Parts
-from showtell.errors import ImageError
+from showtell.errors import ConfigError, ImageError
 from showtell.portable import ENCODER, START, STEP, PortableModel
 from showtell.runtime.engine import Engine, EngineOptions, Network, open_engine
 
@@ -67,6 +67,7 @@ class PortableBackend:
         self.precision = "float32" if model.weights == "int8" else engine.choose_precision()
         self._engine = engine
         self._encoders: dict[tuple[int, ...] | None, Network] = {}  # by the shape that they are compiled for
+        self._singles = 0  # calls with one picture
         self._start = engine.open(model.folder / START, precision="float32")
         self._step = engine.open(model.folder / STEP, precision="float32")
 
@@ -85,9 +86,12 @@ class PortableBackend:
             )
         if len(pixels) == 0:
             return np.empty((0, *self.model.feature_shape), dtype=np.float32)
-        # One picture of the usual size is worth a network of its own: fixed shapes compute it a quarter faster.
+        # One picture of the usual size is worth a network of its own: fixed shapes compute it a quarter faster. Not
+        # so the one that was left over from a batch, unless more follow.
         usual = (1, size.height, size.width, 3)
-        shape = usual if pixels.shape == usual else None
+        single = pixels.shape == usual
+        self._singles += single
+        shape = usual if single and (self._singles > 1 or None not in self._encoders) else None
         if shape not in self._encoders:
             graph = self.model.folder / ENCODER
             self._encoders[shape] = self._engine.open(graph, precision=self.precision, shape=shape)
@@ -103,7 +107,13 @@ def open_portable(model: PortableModel, options: EngineOptions | None = None) ->
 
     Raises:
         MissingExtraError: the engine is not installed.
-        ConfigError: the processor does not have the precision.
+        ConfigError: the processor or the captioner does not have the precision.
         BundleError: the engine cannot read a graph.
     """
-    return PortableBackend(model, open_engine(options or EngineOptions()))
+    options = options or EngineOptions()
+    if model.weights == "int8" and options.precision != "auto":
+        raise ConfigError(
+            f'{model.folder}: precision = "{options.precision}" is an option of captioners exported in float32; this '
+            "one was quantised to 8 bits. Leave it out, or export without --int8."
+        )
+    return PortableBackend(model, open_engine(options))

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from showtell.errors import ConfigError, MissingExtraError, did_you_mean
+from showtell.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from showtell.files import cache_folder
 
 Array = npt.NDArray[Any]
@@ -60,9 +60,14 @@ class EngineOptions:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     @property
-    def cache_folder(self) -> Path:
-        """The folder of compiled models."""
-        return self.cache if self.cache is not None else cache_folder() / "compiled"
+    def cache_folder(self) -> Path | None:
+        """The folder of compiled models; None where there is no place for one."""
+        if self.cache is not None:
+            return self.cache
+        try:
+            return cache_folder() / "compiled"
+        except UsageError:
+            return None
 
 
 class Network(Protocol):

@@ -49,7 +49,7 @@ class OnnxRuntimeEngine:
     def open(
         self, graph: Path, *, precision: str, shape: tuple[int, ...] | None = None
     ) -> OnnxRuntimeNetwork:
-        """Opens a session; open shapes cost it nothing, so `shape` is not used."""
+        """Opens a graph; open shapes cost ONNX Runtime nothing, so `shape` is not used."""
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads = self._options.thread_count
         settings.log_severity_level = 3  # errors only

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,22 +20,23 @@ _HINTS = {"float32": "f32", "bf16": "bf16"}
 
 
 class OpenVinoNetwork:
-    """One compiled model with one request: calls must not overlap."""
+    """One compiled model with one request; calls on several threads take turns."""
 
     def __init__(self, compiled: Any) -> None:
+        self._lock = threading.Lock()
         self._request = compiled.create_infer_request()
         self._outputs = range(len(compiled.outputs))
 
     def run(self, inputs: Sequence[Array]) -> list[npt.NDArray[np.float32]]:
         """Computes all outputs."""
-        for place, array in enumerate(inputs):
-            # OpenVINO reads the arrays where they are; it takes only contiguous ones.
-            self._request.set_input_tensor(
-                place, openvino.Tensor(np.ascontiguousarray(array), shared_memory=True)
-            )
-        self._request.infer()
-        # Copied: the request writes its next results to the same place.
-        return [np.array(self._request.get_output_tensor(place).data) for place in self._outputs]
+        # OpenVINO reads the arrays where they are, and takes only contiguous ones. They must live until it has.
+        held = [np.ascontiguousarray(array) for array in inputs]
+        with self._lock:
+            for place, array in enumerate(held):
+                self._request.set_input_tensor(place, openvino.Tensor(array, shared_memory=True))
+            self._request.infer()
+            # Copied: the request writes its next results to the same place.
+            return [np.array(self._request.get_output_tensor(place).data) for place in self._outputs]
 
 
 class OpenVinoEngine:
@@ -80,14 +83,17 @@ class OpenVinoEngine:
 
     def _compile(self, model: Any, settings: dict[str, Any]) -> Any:
         folder = self._options.cache_folder
-        if _is_writable(folder):
-            try:
-                return self._core.compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
-            except RuntimeError:
-                # Perhaps a damaged entry. Which one OpenVINO does not say, and all of them can be made anew.
+        if folder is None or not _is_writable(folder):
+            return self._core.compile_model(model, "CPU", settings)
+        try:
+            return self._core.compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
+        except RuntimeError:
+            compiled = self._core.compile_model(model, "CPU", settings)
+            # So an entry of the cache is damaged. OpenVINO does not say which, and all can be made anew.
+            with contextlib.suppress(OSError):
                 for entry in folder.glob("*.blob"):
                     entry.unlink(missing_ok=True)
-        return self._core.compile_model(model, "CPU", settings)
+            return compiled
 
 
 def _is_writable(folder: Path) -> bool:
