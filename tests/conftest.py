@@ -76,6 +76,23 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def features() -> Path:
+    """The feature cache of the shared drawn data set."""
+    from tiny_runs import scratch_folder, trained_run
+
+    trained_run()
+    return scratch_folder() / "features"
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training without its plots, which take longer than a tiny epoch."""
+    from showtell.training.history import History
+
+    monkeypatch.setattr(History, "plot", lambda self, path: None)
+
+
+@pytest.fixture
 def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A disk of its own, as large as the indirect parameter says (as "256k"), to be filled up."""
     folder = tmp_path / "disk"

@@ -33,22 +33,10 @@ from tiny_runs import (
     ATTENDING,
     POOLING,
     draw_dataset,
-    scratch_folder,
     shared_dataset,
     tiny_recipe,
     trained_run,
 )
-
-
-@pytest.fixture
-def features() -> Path:
-    trained_run()
-    return scratch_folder() / "features"
-
-
-@pytest.fixture
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(History, "plot", lambda self, path: None)
 
 
 class Recorder(SilentWatcher):
@@ -377,7 +365,7 @@ def test_a_loss_that_is_not_finite(
 
     monkeypatch.setattr(trainer.CachedImages, "load", spoil)
     recipe = tiny_recipe(training={"checkpoint_seconds": 0, "clip_norm": clip_norm})
-    message = r"The loss is nan at step 3 of epoch 1 \(learning rate 0\.001\)\. Nothing of this step was kept\. Lower"
+    message = r"The loss is nan at step 3 of epoch 1 \(learning rate 0\.001\)\. Nothing of this step was kept: .* Lower"
     with pytest.raises(TrainingError, match=message):
         train(recipe, shared_dataset(), tmp_path / "run", features=features)
     tensors, values = read_checkpoint(tmp_path / "run/checkpoint.safetensors")

@@ -48,7 +48,13 @@ def tiny_recipe(
             },
             "text": {"min_count": 1, **(text or {})},
             "decoder": dict(decoder),
-            "training": {"epochs": 2, "batch_size": 16, "precision": "float32", **(training or {})},
+            "training": {
+                "epochs": 2,
+                "batch_size": 16,
+                "device": "cpu",
+                "precision": "float32",
+                **(training or {}),
+            },
             "decoding": {"method": "beam", "beam": 2, "max_steps": 12, **(decoding or {})},
         }
     )

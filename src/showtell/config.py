@@ -99,8 +99,11 @@ class TrainingConfig:
     """gradients are scaled down to this norm; 0 turns it off"""
     label_smoothing: float = 0.0
     """the probability spread over all words (Szegedy et al. 2016, section 7)"""
+    device: str = "auto"
+    """"cpu", "cuda", or "auto": a GPU where torch finds one"""
     precision: str = "auto"
-    """"auto" (bf16 for a trainable encoder on a processor with matrix units, else float32), "bf16" or "float32" """
+    """"auto" (bf16 on a GPU, and for a trainable encoder on a processor with matrix units, else float32), "bf16" or
+    "float32" """
     patience: int = 0
     """stop after this many evaluations without a better dev score; 0 never stops early"""
     evaluate_every: int = 1
@@ -116,6 +119,7 @@ class TrainingConfig:
         check_choice("training.batching", self.batching, ("length", "image"))
         check_choice("training.optimizer", self.optimizer, ("adam", "adamw"))
         check_choice("training.schedule", self.schedule, ("constant", "cosine", "onecycle"))
+        check_choice("training.device", self.device, ("auto", "cpu", "cuda"))
         check_choice("training.precision", self.precision, ("auto", "bf16", "float32"))
         for name, minimum in (
             ("epochs", 1),

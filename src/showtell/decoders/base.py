@@ -32,6 +32,16 @@ class CaptionBatch:
     lengths: Sequence[int]  # (captions) real steps, descending
     owners: Tensor  # (captions) the index of each caption's image in the features of the batch
 
+    def to(self, device: torch.device) -> CaptionBatch:
+        """Returns the batch with its tensors on a device; from pinned memory without waiting for the copy."""
+        moved = [part.to(device, non_blocking=True) for part in (self.inputs, self.targets, self.owners)]
+        return CaptionBatch(moved[0], moved[1], self.lengths, moved[2])
+
+    def pin_memory(self) -> CaptionBatch:
+        """Returns the batch in memory that a GPU can copy from by itself."""
+        pinned = [part.pin_memory() for part in (self.inputs, self.targets, self.owners)]
+        return CaptionBatch(pinned[0], pinned[1], self.lengths, pinned[2])
+
     def counts(self) -> list[int]:
         """Returns, for each step, how many captions are that long; because they are sorted, these come first."""
         steps = max(self.lengths)

@@ -34,6 +34,7 @@ from showtell.recipes import Recipe
 from showtell.text import Vocabulary
 from showtell.training.batches import EncodedCaption, collate, encode_captions, plan_epoch
 from showtell.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from showtell.training.devices import LossEntry, LossLog, choose_device
 from showtell.training.history import History
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder, make_bundle
 from showtell.training.optimization import create_optimizer, learning_rate_factor, set_learning_rate
@@ -81,6 +82,9 @@ class TrainingResult:
     scores: dict[str, float]  # of the best bundle on dev, greedy
     seconds: float  # of training and evaluating, over all resumptions
     captions_per_second: float  # in training, median over the epochs
+
+
+_STEPS_BETWEEN_CHECKS = 50  # on a GPU: to read a loss is to wait until it is computed
 
 
 @dataclass
@@ -171,7 +175,10 @@ class _Run:
         self.encoder = build_encoder(recipe.encoder, seed=self.config.seed)
         decoder = build_decoder(recipe, channels=self.encoder.channels, vocab_size=len(self.vocabulary))
         trainable = recipe.encoder.trainable
-        self.model = CaptionModel(decoder, self.encoder if trainable else None)
+        self.device = choose_device(self.config.device)
+        self.encoder.to(self.device)
+        self.model = CaptionModel(decoder, self.encoder if trainable else None).to(self.device)
+        self.losses = LossLog(check_every=1 if self.device.type == "cpu" else _STEPS_BETWEEN_CHECKS)
         self.optimizer = create_optimizer(decoder, self.encoder if trainable else None, self.config)
         self.features = features
         self.position = _Position()
@@ -244,54 +251,56 @@ class _Run:
         )
         started = saved = time.monotonic()
         before = position.seconds
-        tasks = [partial(_load, source, [self.captions[index] for index in batch]) for batch in ahead]
+        pinned = self.device.type == "cuda"
+        tasks = [
+            partial(_load, source, [self.captions[index] for index in batch], pinned=pinned)
+            for batch in ahead
+        ]
         with closing(prefetch(tasks)) as loaded:
             for inputs, batch in loaded:
-                loss, tokens = self._train_step(inputs, batch)
+                self._train_step(inputs.to(self.device, non_blocking=True), batch.to(self.device))
                 position.batch += 1
                 position.step += 1
-                position.loss_sum += loss * tokens
-                position.tokens += tokens
                 position.captions += len(batch.lengths)
                 position.seconds = before + time.monotonic() - started
-                self.watcher.advance(len(batch.lengths), loss=position.loss_sum / position.tokens)
+                mean = {"loss": position.loss_sum / position.tokens} if position.tokens else {}
+                self.watcher.advance(len(batch.lengths), **mean)
                 if interrupted.is_set():
                     self._stop()
                 if time.monotonic() - saved > self.config.checkpoint_seconds:
                     self._save()
                     saved = time.monotonic()
+        self._read_losses()
 
-    def _train_step(self, inputs: Tensor, batch: CaptionBatch) -> tuple[float, int]:
-        """Makes one optimiser step; returns the mean loss over the real tokens, and their number."""
+    def _train_step(self, inputs: Tensor, batch: CaptionBatch) -> None:
+        """Makes one optimiser step on the mean loss over the real tokens."""
         rate = set_learning_rate(
             self.optimizer, learning_rate_factor(self.position.step, self.steps, self.config)
         )
         targets = batch.pack(batch.targets)  # (tokens)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self._uses_bf16()):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16()):
             logits = self.model(inputs, batch)  # (tokens, vocab)
         loss = cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
-        value = float(loss.detach())
-        self._check_finite("loss", value, rate)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         # A finite loss can have gradients that are not, and one step with these would spoil every weight.
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
-        self._check_finite("norm of the gradients", float(norm), rate)
+        self.losses.add(LossEntry(self.position.step, rate, loss.detach(), norm, len(targets)))
+        if self.losses.is_due():
+            self._read_losses()
         self.optimizer.step()
-        return value, len(targets)
 
-    def _check_finite(self, what: str, value: float, rate: float) -> None:
-        if not math.isfinite(value):
-            raise TrainingError(
-                f"The {what} is {value} at step {self.position.step} of epoch {self.position.epoch + 1} (learning "
-                f"rate {rate:.2g}). Nothing of this step was kept. Lower training.learning_rate, keep "
-                'training.clip_norm above 0, or set training.precision = "float32".'
-            )
+    def _read_losses(self) -> None:
+        """Counts the losses of the steps since the last time, and raises TrainingError if one is not finite."""
+        loss_sum, tokens = self.losses.read(epoch=self.position.epoch + 1)
+        self.position.loss_sum += loss_sum
+        self.position.tokens += tokens
 
     def _uses_bf16(self) -> bool:
         # Measured (docs/experiments.md): casting costs a recurrent decoder on a CPU more than bf16 products save.
         if self.config.precision == "auto":
-            return self.recipe.encoder.trainable and self.encoder.precision == "bf16"
+            on_gpu = self.device.type == "cuda"
+            return (on_gpu or self.recipe.encoder.trainable) and self.encoder.precision == "bf16"
         return self.config.precision == "bf16"
 
     def _finish_epoch(self, dev_source: ImageSource, history: History) -> None:
@@ -363,6 +372,7 @@ class _Run:
         self.folder.save_best(bundle, epoch)
 
     def _save(self) -> None:
+        self._read_losses()  # a step that went wrong must not get into the checkpoint
         save_checkpoint(self.folder.checkpoint, self.model, self.optimizer, self.position.to_dict())
 
     def _restore(self) -> None:
@@ -382,9 +392,12 @@ class _Run:
         )
 
 
-def _load(source: ImageSource, captions: list[EncodedCaption]) -> tuple[Tensor, CaptionBatch]:
+def _load(
+    source: ImageSource, captions: list[EncodedCaption], *, pinned: bool
+) -> tuple[Tensor, CaptionBatch]:
     images, batch = collate(captions)
-    return source.load(images), batch
+    inputs = source.load(images)
+    return (inputs.pin_memory(), batch.pin_memory()) if pinned else (inputs, batch)
 
 
 @contextmanager
