@@ -46,6 +46,8 @@ def test_numbers_are_finite_numbers(name: str, value: Any) -> None:
         ({"method": 3}, r"Unknown decoding method 3\. It must be one of"),
         ({"method": ["beam"]}, r"Unknown decoding method \['beam'\]"),
         ({"method": "greedy", "count": 2}, r"one caption per image\. Received: count=2"),
+        ({"beam": 1001}, r"Decoding needs beam <= 1000\. Received: 1001"),
+        ({"method": "sample", "count": 10**9}, r"Decoding needs count <= 1000"),
         (
             {"method": "beam", "beam": 3, "count": 4},
             r"beam of 3 cannot give 4 captions\. Use a beam of at least 4",

@@ -531,7 +531,7 @@ def test_a_folder_that_cannot_be_written(
     folder = tmp_path / "cache"
     folder.mkdir()
     (folder / ".lock").mkdir()  # nothing can be opened there, not even by root
-    with pytest.raises(CacheError, match="the folder of the cache is not writable"):
+    with pytest.raises(CacheError, match="the folder is not writable"):
         extract_features(dataset, encoder, folder)
 
 

@@ -165,7 +165,7 @@ def test_a_run_that_was_killed_in_an_epoch(
     train(resumable(), dataset, run, features=features, resume=True, watcher=watcher)
     assert watcher.notes[0] == f"resumed after epoch 1, batch {values['batch']}"
     assert_same_run(run, whole)
-    assert not list(run.glob(".*"))
+    assert not list(run.glob(".*.part"))
 
 
 def test_a_run_that_died_long_after_its_last_checkpoint(
@@ -475,7 +475,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
         "Free some space and run the same command again"
     )
     assert read_checkpoint(run / "checkpoint.safetensors")[1]["epoch"] == 1
-    assert not list(run.glob(".*"))
+    assert not list(run.glob(".*.part"))
     (small_disk / "filler").unlink()
     train(resumable(), dataset, run, features=features, resume=True)
     assert_same_run(run, whole)

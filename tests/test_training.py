@@ -22,6 +22,7 @@ from showtell.data.records import Dataset
 from showtell.encoders import FeatureCache, build_encoder
 from showtell.encoders.weights import digest_tensors
 from showtell.errors import ImageError, MissingExtraError, SplitError, TrainingError, VocabularyError
+from showtell.files import LOCK, lock_folder
 from showtell.metrics import score
 from showtell.text import Vocabulary
 from showtell.training import SilentWatcher, train, trainer
@@ -68,7 +69,15 @@ def test_a_run_folder_holds_everything_and_nothing_pickled() -> None:
     names = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     bundle = json.loads((run / "best.json").read_text())["bundle"]
     parts = {f"{bundle}/{name}" for name in ("bundle.json", "vocabulary.json", "decoder.safetensors")}
-    records = {"recipe.json", "splits.json", "log.jsonl", "plot.png", "checkpoint.safetensors", "best.json"}
+    records = {
+        "recipe.json",
+        "splits.json",
+        "log.jsonl",
+        "plot.png",
+        "checkpoint.safetensors",
+        "best.json",
+        LOCK,
+    }
     assert names == records | parts
     splits = json.loads((run / "splits.json").read_text())
     assert all(image.id in json.dumps(splits) for image in shared_dataset().images)
@@ -508,3 +517,15 @@ def test_pooled_features_are_trained_in_both_kinds_of_batches(tmp_path: Path, wi
         train(recipe, shared_dataset(), tmp_path / batching, features=tmp_path / "features", watcher=watcher)
         assert watcher.losses[-1] < watcher.losses[0]
     assert isinstance(load_bundle(tmp_path / "image").vocabulary, Vocabulary)
+
+
+def test_one_trainer_at_a_time_in_a_folder(tmp_path: Path, features: Path, without_plots: None) -> None:
+    recipe = tiny_recipe(training={"epochs": 1})
+    (tmp_path / "run").mkdir()
+    with (
+        lock_folder(tmp_path / "run", TrainingError, "somebody is here"),
+        pytest.raises(TrainingError, match="another process is training in this folder"),
+    ):
+        train(recipe, shared_dataset(), tmp_path / "run", features=features)
+    train(recipe, shared_dataset(), tmp_path / "run", features=features)  # a lock alone is an empty folder
+    assert train(recipe, shared_dataset(), tmp_path / "run", features=features, resume=True).epochs == 1

@@ -7,11 +7,14 @@ import hashlib
 import json
 import os
 import secrets
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from showtell.errors import UsageError
+from showtell.errors import ShowtellError, UsageError
 
+LOCK = ".lock"  # the file that a writer holds
 PARTIAL = ".part"  # how the names of unfinished files end
 
 
@@ -48,6 +51,34 @@ def remove_partial_files(folder: Path) -> None:
     """Removes what writers that were killed left in a folder."""
     for path in folder.glob(f".*{PARTIAL}"):
         path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def lock_folder(folder: Path, error: type[ShowtellError], busy: str) -> Iterator[None]:
+    """Keeps a second writer out of a folder; the system releases the lock when the process ends, however it ends.
+
+    Args:
+        folder: it must exist.
+        error: raised if the folder is locked already, or is not writable.
+        busy: what another process is doing there, for the message.
+    """
+    try:
+        file = (folder / LOCK).open("ab")
+    except OSError as reason:
+        raise error(f"{folder}: the folder is not writable: {reason.strerror}") from None
+    with file:
+        try:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise error(f"{folder}: {busy}. Wait for it to end, or choose another folder.") from None
+        yield
 
 
 def write_json(path: Path, data: Any) -> None:

@@ -11,6 +11,7 @@ from showtell.errors import ConfigError, did_you_mean
 
 METHODS = ("greedy", "beam", "sample")
 MAX_LENGTH_PENALTY = 10  # beyond it lengths alone would rank captions, and their powers could overflow
+MAX_ROWS = 1000  # of an image in the search: more is a slip, and would fill the memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +43,10 @@ class DecodingSettings:
             raise ConfigError(
                 f"Unknown decoding method {self.method!r}.{hint} It must be one of: {', '.join(METHODS)}."
             )
-        _check_integer("beam", self.beam, smallest=1)
-        _check_integer("count", self.count, smallest=1)
+        for name in ("beam", "count"):
+            _check_integer(name, getattr(self, name), smallest=1)
+            if getattr(self, name) > MAX_ROWS:
+                raise ConfigError(f"Decoding needs {name} <= {MAX_ROWS}. Received: {getattr(self, name)!r}.")
         _check_integer("max_steps", self.max_steps, smallest=1)
         _check_integer("top_k", self.top_k, smallest=0)
         _check_integer("seed", self.seed, smallest=0)

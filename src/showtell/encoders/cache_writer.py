@@ -6,7 +6,6 @@ import contextlib
 import io
 import json
 import os
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,31 +131,6 @@ class CacheWriter:
                 f"{len(self.contents.images)} images are finished and kept. Make room (or choose a folder on "
                 "another disk) and run again; it goes on where it stopped."
             ) from error
-
-
-@contextlib.contextmanager
-def lock_cache(folder: Path) -> Iterator[None]:
-    """Keeps a second writer out; the system releases the lock when the process ends, however it ends."""
-    try:
-        file = (folder / ".lock").open("ab")
-    except OSError as error:
-        raise CacheError(f"{folder}: the folder of the cache is not writable: {error.strerror}") from None
-    with file:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise CacheError(
-                f"{folder}: another process is extracting features into this cache. Wait for it to end, or "
-                "choose another folder."
-            ) from None
-        yield
 
 
 def _open_for_append(path: Path) -> BinaryIO:

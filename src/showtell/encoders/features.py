@@ -35,8 +35,9 @@ from showtell.encoders.cache_contents import (
     read_contents,
     read_journal,
 )
-from showtell.encoders.cache_writer import CacheWriter, lock_cache
+from showtell.encoders.cache_writer import CacheWriter
 from showtell.errors import CacheError, EncoderError, ImageError, UsageError
+from showtell.files import lock_folder
 from showtell.images import Preprocessing, read_batches
 
 _LARGEST = float(np.finfo(np.float16).max)
@@ -112,7 +113,7 @@ def extract_features(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CacheError(f"{folder}: the folder of the cache cannot be made: {error.strerror}") from None
-    with lock_cache(folder):
+    with lock_folder(folder, CacheError, "another process is extracting features into this cache"):
         if rebuild:
             _discard(folder)
         contents = _resume(folder, encoder)

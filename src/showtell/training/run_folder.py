@@ -9,6 +9,7 @@
         checkpoint.safetensors   to go on from
         best.json                names the best bundle
         bundles/epoch-007/       that bundle
+        .lock                    one trainer at a time
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from showtell.bundle import Bundle, save_bundle
 from showtell.data.records import Dataset
 from showtell.data.splits import save_splits
 from showtell.errors import ConfigError, TrainingError, UsageError
-from showtell.files import remove_partial_files, write_json
+from showtell.files import LOCK, lock_folder, remove_partial_files, write_json
 from showtell.recipes import Recipe
 
 # Changing these does not change what the epochs so far were.
-MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every"}
+MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every", "device"}
 
 
 def find_training_weights(bundle: Path, recipe: Recipe) -> list[Path]:
@@ -58,6 +59,7 @@ class RunFolder:
         self.path = path
         self.checkpoint = path / "checkpoint.safetensors"
         self._record = path / "recipe.json"
+        self._held = contextlib.ExitStack()
 
     def open(
         self,
@@ -76,10 +78,18 @@ class RunFolder:
         Raises:
             UsageError: the folder holds a run and `resume` was not asked for, or holds something else. A run that
                 failed before its first checkpoint may be started again without `resume`.
-            TrainingError: the run was started with another recipe, other data or another encoder.
+            TrainingError: the run was started with another recipe, other data or another encoder, or another process
+                is training in the folder.
         """
         record = {"recipe": recipe.to_dict(), "fingerprints": dict(fingerprints)}
-        if self._record.is_file():
+        begun = self._record.is_file()
+        if not begun and self.path.exists() and any(entry.name != LOCK for entry in self.path.iterdir()):
+            raise UsageError(f"{self.path}: not empty and not a run. Choose another --output.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._held.enter_context(
+            lock_folder(self.path, TrainingError, "another process is training in this folder")
+        )
+        if begun:
             if resume:
                 self._compare(record)
             elif not self._has_only_begun(record):
@@ -87,12 +97,13 @@ class RunFolder:
                     f"{self.path}: holds a run already. Add --resume to go on with it, or choose another --output."
                 )
             remove_partial_files(self.path)
-        elif self.path.exists() and any(self.path.iterdir()):
-            raise UsageError(f"{self.path}: not empty and not a run. Choose another --output.")
-        self.path.mkdir(parents=True, exist_ok=True)
         write_json(self._record, record)
         save_splits(dataset, self.path / "splits.json", seed=split_seed)
         return resume and self.checkpoint.is_file()
+
+    def close(self) -> None:
+        """Lets other processes open the folder."""
+        self._held.close()
 
     def save_best(self, bundle: Bundle, epoch: int) -> Path:
         """Writes a bundle, makes it the best one, and removes the one before.

@@ -145,7 +145,8 @@ def train(
         TrainingInterrupted: Ctrl-C; the run was saved.
     """
     run = _Run(recipe, dataset, output, features, include_encoder, watcher or SilentWatcher())
-    return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed)
+    with closing(run.folder):
+        return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed)
 
 
 class _Run:
