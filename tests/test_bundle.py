@@ -71,7 +71,7 @@ def test_what_is_saved_is_loaded(whole: Path, tmp_path: Path) -> None:
             np.testing.assert_array_equal(array, right[name])
     assert bundle.split_fingerprint == shared_dataset().fingerprint()
     assert bundle.scores["dev"]["images"] == 5
-    assert {"CIDEr", "Bleu_4", "epoch", "method"} <= bundle.scores["dev"].keys()
+    assert {"CIDEr", "Bleu_4", "epoch", "beam"} <= bundle.scores["dev"].keys()
 
 
 def test_vocabulary_is_counted_on_the_training_split_alone(whole: Path) -> None:

@@ -16,9 +16,10 @@ import pytest
 import torch
 from PIL import Image
 
-from showtell.bundle import load_bundle
+from showtell.bundle import find_bundle, load_bundle
 from showtell.captioner import Captioner
 from showtell.data.records import Dataset
+from showtell.decoding import DecodingSettings
 from showtell.encoders import FeatureCache, build_encoder
 from showtell.encoders.weights import digest_tensors
 from showtell.errors import ImageError, MissingExtraError, SplitError, TrainingError, VocabularyError
@@ -529,3 +530,21 @@ def test_one_trainer_at_a_time_in_a_folder(tmp_path: Path, features: Path, witho
         train(recipe, shared_dataset(), tmp_path / "run", features=features)
     train(recipe, shared_dataset(), tmp_path / "run", features=features)  # a lock alone is an empty folder
     assert train(recipe, shared_dataset(), tmp_path / "run", features=features, resume=True).epochs == 1
+
+
+@pytest.mark.parametrize("beam", [1, 3])
+def test_dev_is_captioned_with_the_beam_of_the_recipe(
+    beam: int, tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch, without_plots: None
+) -> None:
+    seen = []
+    caption = trainer.caption_feature_batches
+
+    def watch(backend: Any, batches: Any, settings: DecodingSettings) -> Any:
+        seen.append((settings.method, settings.beam, settings.count))
+        return caption(backend, batches, settings)
+
+    monkeypatch.setattr(trainer, "caption_feature_batches", watch)
+    recipe = tiny_recipe(training={"epochs": 1, "dev_beam": beam}, decoding={"method": "sample", "count": 4})
+    train(recipe, shared_dataset(), tmp_path / "run", features=features)
+    assert seen == [("beam", beam, 1)]
+    assert load_bundle(find_bundle(tmp_path / "run")).scores["dev"]["beam"] == beam

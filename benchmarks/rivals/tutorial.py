@@ -54,12 +54,21 @@ class Decoder(nn.Module):
 
     def __init__(self, facts: dict[str, Any]) -> None:
         super().__init__()
-        options = {"feature_size": 256, "attention_size": 512, "embedding_size": 256, "hidden_size": 512}
+        options: dict[str, Any] = {
+            "feature_size": 256,
+            "attention_size": 512,
+            "embedding_size": 256,
+            "hidden_size": 512,
+        }
+        options.update(initial_state="mean", gate=True)
         options.update(facts["decoder_options"])
         vocab = len(facts["words"]) + 4
         self.hidden_size = int(options["hidden_size"])
         self.cell = nn.Linear(facts["channels"], options["feature_size"])
         self.attention = Attention(options["feature_size"], self.hidden_size, options["attention_size"])
+        has_initial, has_gate = options["initial_state"] == "mean", options["gate"]
+        self.initial = nn.Linear(options["feature_size"], self.hidden_size) if has_initial else None
+        self.gate = nn.Linear(self.hidden_size, options["feature_size"]) if has_gate else None
         self.embedding = nn.Embedding(vocab, options["embedding_size"])
         self.gru = nn.GRUCell(options["feature_size"] + options["embedding_size"], self.hidden_size)
         self.dense = nn.Linear(self.hidden_size, self.hidden_size)
@@ -74,13 +83,17 @@ class Decoder(nn.Module):
     def forward(self, words: Tensor, cells: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """One step: returns logits (rows, vocab) and the new state (rows, hidden)."""
         context, _ = self.attention(cells, hidden)
+        if self.gate is not None:
+            context = torch.sigmoid(self.gate(hidden)) * context
         inputs = torch.cat([context, self.dropout(self.embedding(words))], dim=1)
         hidden = self.gru(inputs, hidden)
         return self.output(self.dropout(self.dense(hidden))), hidden
 
-    def reset(self, rows: int) -> Tensor:
-        """Returns the state before the first word."""
-        return torch.zeros(rows, self.hidden_size)
+    def reset(self, cells: Tensor) -> Tensor:
+        """Returns the state before the first word: (rows, hidden)."""
+        if self.initial is None:
+            return torch.zeros(len(cells), self.hidden_size)
+        return torch.tanh(self.initial(cells.mean(dim=1)))
 
 
 class Pipeline:
@@ -115,7 +128,7 @@ class Pipeline:
         width = self.beam
         cells = self.decoder.reduce(features).repeat(width, 1, 1)
         words = torch.full((width,), START)
-        hidden = self.decoder.reset(width)
+        hidden = self.decoder.reset(cells)
         sequences = torch.empty(width, 0, dtype=torch.int64)
         totals = torch.zeros(width, 1)
         finished: list[tuple[float, list[int]]] = []

@@ -29,7 +29,7 @@ def compute_loss(decoder: Decoder, features: Tensor, captions: Tensor) -> Tensor
         captions: (captions, steps) start token, words, end token, padding.
     """
     cells = decoder.reduce(features)
-    hidden = decoder.reset(len(captions))
+    hidden = decoder.reset(cells)
     total = torch.zeros(())
     for step in range(1, captions.shape[1]):
         logits, hidden = decoder(captions[:, step - 1], cells, hidden)

@@ -110,6 +110,8 @@ class TrainingConfig:
     """epochs between evaluations on dev"""
     dev_images: int = 0
     """evaluate on the first so many dev images; 0 takes all"""
+    dev_beam: int = 1
+    """beam of the search that captions dev after an epoch; 1 is greedy, which is quicker"""
     checkpoint_seconds: float = 120.0
     """seconds between checkpoints inside an epoch; one is always written after each epoch"""
     seed: int = 0
@@ -127,6 +129,7 @@ class TrainingConfig:
             ("patience", 0),
             ("evaluate_every", 1),
             ("dev_images", 0),
+            ("dev_beam", 1),
             ("weight_decay", 0.0),
             ("clip_norm", 0.0),
             ("checkpoint_seconds", 0.0),

@@ -2,7 +2,10 @@
 
 *Show, Attend and Tell* (Xu et al. 2015) with the soft attention of its section 4.2, a GRU in the LSTM's place,
 and the sizes of the widely read tutorial: the cells go through one dense(relu) layer; the context vector and the
-word embedding are the GRU's input; two dense layers give the logits. The state starts at zero.
+word embedding are the GRU's input; two dense layers give the logits.
+
+As in the paper and unlike in the tutorial, the state starts from the mean of the cells, and a gate decides before each
+word how much of the context counts. `initial_state = "zero"` and `gate = false` give the tutorial's form.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn.functional import linear, relu
 
-from showtell.config import check_range
+from showtell.config import check_choice, check_range
 from showtell.decoders.attention import AdditiveAttention
 from showtell.decoders.base import CaptionBatch, Decoder, Memory, State
 
@@ -31,6 +34,10 @@ class AttendGruAdditiveOptions:
     """size of word embeddings"""
     hidden_size: int = 512
     """size of the GRU's state and of the dense layer before the vocabulary"""
+    initial_state: str = "mean"
+    """"mean" (a dense(tanh) layer on the mean of the cells; Xu et al. 2015, section 3.1.2) or "zero" """
+    gate: bool = True
+    """whether a gate from the state scales each channel of the context vector (Xu et al. 2015, section 4.2.1)"""
     dropout: float = 0.0
     """share of embedding and output units dropped in training"""
     feature_dropout: float = 0.0
@@ -39,6 +46,7 @@ class AttendGruAdditiveOptions:
     def __post_init__(self) -> None:
         for name in ("feature_size", "attention_size", "embedding_size", "hidden_size"):
             check_range(f"decoder.{name}", getattr(self, name), minimum=1)
+        check_choice("decoder.initial_state", self.initial_state, ("mean", "zero"))
         for name in ("dropout", "feature_dropout"):
             check_range(f"decoder.{name}", getattr(self, name), minimum=0.0, maximum=0.95)
 
@@ -55,6 +63,10 @@ class AttendGruAdditiveDecoder(Decoder):
         self.feature_size = options.feature_size
         self.cell = nn.Linear(channels, options.feature_size)
         self.attention = AdditiveAttention(options.feature_size, options.hidden_size, options.attention_size)
+        self.initial = (
+            nn.Linear(options.feature_size, options.hidden_size) if options.initial_state == "mean" else None
+        )
+        self.gate = nn.Linear(options.hidden_size, options.feature_size) if options.gate else None
         self.embedding = nn.Embedding(vocab_size, options.embedding_size)
         self.gru = nn.GRUCell(options.feature_size + options.embedding_size, options.hidden_size)
         self.dense = nn.Linear(options.hidden_size, options.hidden_size)
@@ -69,15 +81,18 @@ class AttendGruAdditiveDecoder(Decoder):
         return cells, self.attention.project(cells)
 
     def start(self, memory: Memory) -> State:
-        """The state starts at zero: (rows, hidden)."""
-        return (memory[0].new_zeros(memory[0].shape[0], self.hidden_size),)
+        """The state from the mean of the cells, or zero: (rows, hidden)."""
+        cells = memory[0]
+        if self.initial is None:
+            return (cells.new_zeros(cells.shape[0], self.hidden_size),)
+        return (torch.tanh(self.initial(cells.mean(dim=1))),)
 
     def step(
         self, tokens: Int[Tensor, " rows"], state: State, memory: Memory
     ) -> tuple[Float[Tensor, "rows hidden"], State, Float[Tensor, "rows cells"]]:
         """Looks, then feeds one word."""
         cells, keys = memory
-        context, weights = self.attention(state[0], cells, keys)
+        context, weights = self._look(state[0], cells, keys)
         words = self.dropout(self.embedding(tokens))
         hidden = self.gru(torch.cat([context.to(words.dtype), words], dim=1), state[0])
         return hidden, (hidden,), weights
@@ -96,11 +111,22 @@ class AttendGruAdditiveDecoder(Decoder):
         for count, given in zip(counts, word_gates):
             if count < len(hidden):
                 hidden, cells, keys = hidden[:count], cells[:count], keys[:count]
-            context, _ = self.attention(hidden, cells, keys)
+            context, _ = self._look(hidden, cells, keys)
             gates = given + linear(context.to(given.dtype), from_context)
             hidden = _advance(gates, linear(hidden, self.gru.weight_hh, self.gru.bias_hh), hidden)
             outputs.append(hidden)
         return torch.cat(outputs)
+
+    def _look(
+        self,
+        hidden: Float[Tensor, "rows hidden"],
+        cells: Float[Tensor, "images cells features"],
+        keys: Float[Tensor, "images cells attention"],
+    ) -> tuple[Float[Tensor, "rows features"], Float[Tensor, "rows cells"]]:
+        context, weights = self.attention(hidden, cells, keys)
+        if self.gate is not None:
+            context = torch.sigmoid(self.gate(hidden)) * context
+        return context, weights
 
     def logits(self, outputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
         """The two dense layers."""

@@ -79,7 +79,7 @@ class TrainingResult:
     bundle: Path  # the best one
     epochs: int  # that were trained, over all resumptions
     best_epoch: int
-    scores: dict[str, float]  # of the best bundle on dev, greedy
+    scores: dict[str, float]  # of the best bundle on dev, by the search of training.dev_beam
     seconds: float  # of training and evaluating, over all resumptions
     captions_per_second: float  # in training, median over the epochs
 
@@ -126,7 +126,7 @@ def train(
     split_seed: int | None = None,
     watcher: Watcher | None = None,
 ) -> TrainingResult:
-    """Trains a recipe and keeps the checkpoint whose greedy captions of dev have the best CIDEr.
+    """Trains a recipe and keeps the checkpoint whose captions of dev have the best CIDEr.
 
     Args:
         recipe: what to train.
@@ -337,10 +337,10 @@ class _Run:
         position.loss_sum, position.tokens, position.captions, position.seconds = 0.0, 0, 0, 0.0
 
     def _evaluate(self, source: ImageSource) -> dict[str, float]:
-        """Captions dev greedily, whatever the recipe's search: it is quick, and it is the same for all recipes."""
+        """Captions and scores dev."""
         self.model.eval()
         backend = self._backend()
-        settings = replace(self.recipe.decoding, method="greedy", count=1)
+        settings = replace(self.recipe.decoding, method="beam", beam=self.config.dev_beam, count=1)
         self.watcher.stage("dev captions", len(self.dev_set.images), "images")
         hypotheses: dict[str, str] = {}
         captions = caption_feature_batches(backend, source.feature_batches(), settings)
@@ -360,7 +360,7 @@ class _Run:
         )
 
     def _save_best(self, epoch: int, scores: dict[str, float]) -> None:
-        record = {"epoch": epoch, "images": len(self.dev_set.images), "method": "greedy", **scores}
+        record = {"epoch": epoch, "images": len(self.dev_set.images), "beam": self.config.dev_beam, **scores}
         bundle = make_bundle(
             self.recipe,
             self.model,
