@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -266,9 +266,12 @@ def test_one_picture_need_not_be_in_a_list(monkeypatch: pytest.MonkeyPatch, tmp_
     path = tmp_path / "one.png"
     Pillow.new("RGB", (8, 8)).save(path)
     seen: list[object] = []
-    monkeypatch.setattr(
-        module, "_decode_ahead", lambda images, read, workers: seen.extend(images) or iter(())
-    )
+
+    def watch(images: Iterable[object], read: object, workers: int) -> Generator[list[object], None, None]:
+        seen.extend(images)
+        yield from ()
+
+    monkeypatch.setattr(module, "_decode_ahead", watch)
 
     class Nothing:
         class preprocessing:  # noqa: N801
