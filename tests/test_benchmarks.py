@@ -106,7 +106,7 @@ def test_the_tutorial_loss_is_our_loss(model: Path) -> None:
     from showtell.decoders import CaptionBatch, create_decoder
 
     facts, tensors = tutorial.read_plain(model / "plain")
-    facts["decoder_options"] = {**facts["decoder_options"], "dropout": 0.0, "feature_dropout": 0.0}
+    facts["decoder_options"] = {**facts["decoder_options"], "dropout": 0.0}
     rival = tutorial.build_decoder(facts, tensors)
     decoder = create_decoder(
         "attend-gru-additive",

@@ -40,15 +40,12 @@ class AttendGruAdditiveOptions:
     """whether a gate from the state scales each channel of the context vector (Xu et al. 2015, section 4.2.1)"""
     dropout: float = 0.0
     """share of embedding and output units dropped in training"""
-    feature_dropout: float = 0.0
-    """share of channels dropped in training, in all cells of an image at once (Tompson et al. 2015)"""
 
     def __post_init__(self) -> None:
         for name in ("feature_size", "attention_size", "embedding_size", "hidden_size"):
             check_range(f"decoder.{name}", getattr(self, name), minimum=1)
         check_choice("decoder.initial_state", self.initial_state, ("mean", "zero"))
-        for name in ("dropout", "feature_dropout"):
-            check_range(f"decoder.{name}", getattr(self, name), minimum=0.0, maximum=0.95)
+        check_range("decoder.dropout", self.dropout, minimum=0.0, maximum=0.95)
 
 
 class AttendGruAdditiveDecoder(Decoder):
@@ -72,12 +69,10 @@ class AttendGruAdditiveDecoder(Decoder):
         self.dense = nn.Linear(options.hidden_size, options.hidden_size)
         self.output = nn.Linear(options.hidden_size, vocab_size)
         self.dropout = nn.Dropout(options.dropout)
-        # Masks drawn for each cell would cancel out in the context vector, which is a mean over cells.
-        self.channel_dropout = nn.Dropout1d(options.feature_dropout)
 
     def project(self, features: Float[Tensor, "images cells channels"]) -> Memory:
         """Returns the reduced cells (images, cells, features) and their keys (images, cells, attention)."""
-        cells = self.channel_dropout(relu(self.cell(features)).transpose(1, 2)).transpose(1, 2)
+        cells = relu(self.cell(features))
         return cells, self.attention.project(cells)
 
     def start(self, memory: Memory) -> State:
