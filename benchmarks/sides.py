@@ -33,6 +33,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from benchmarks.machine import count_cores, describe_machine, describe_versions, peak_memory
+from showtell.files import cache_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 Round = Callable[[], dict[str, Any]]
@@ -160,7 +161,12 @@ def worker_environment(threads: int) -> dict[str, str]:
     count = str(threads)
     return {
         **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",  # all sides on the processor
         "SHOWTELL_CACHE": _cache(),
+        # The user's own weights are still found.
+        "SHOWTELL_WEIGHTS": os.pathsep.join(
+            filter(None, (os.environ.get("SHOWTELL_WEIGHTS"), str(cache_folder() / "weights")))
+        ),
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "OPENBLAS_NUM_THREADS": count,

@@ -17,12 +17,20 @@ LENGTHS = [7, 5, 5, 3, 1]
 OWNERS = [0, 1, 2, 0, 1]
 
 
-@pytest.fixture(params=list_decoders())
+FORMS: list[tuple[str, dict[str, object]]] = [
+    *((kind, {}) for kind in list_decoders()),
+    ("attend-gru-additive", {"initial_state": "mean"}),
+    ("attend-gru-additive", {"gate": True}),
+    ("attend-gru-additive", {"initial_state": "mean", "gate": True}),
+]
+
+
+@pytest.fixture(params=FORMS, ids=lambda form: "-".join((form[0], *form[1])))
 def decoder(request: pytest.FixtureRequest) -> Decoder:
     torch.manual_seed(0)
-    kind = request.param
+    kind, options = request.param
     needs = DECODERS[kind][1].needs
-    return create_decoder(kind, {}, features=needs, channels=CHANNELS, vocab_size=VOCAB).eval()
+    return create_decoder(kind, options, features=needs, channels=CHANNELS, vocab_size=VOCAB).eval()
 
 
 def make_features(decoder: Decoder, seed: int = 1) -> torch.Tensor:
@@ -50,6 +58,25 @@ def test_sequence_path_gives_the_logits_of_the_step(decoder: Decoder) -> None:
         stepwise = decoder.logits(decoder.run_stepwise(batch, memory))
     assert whole.shape == (sum(LENGTHS), VOCAB)
     torch.testing.assert_close(whole, stepwise, atol=1e-5, rtol=1e-5)
+
+
+def test_the_gate_and_the_first_state_of_the_additive_decoder_matter() -> None:
+    features, found = torch.rand(IMAGES, CELLS, CHANNELS), []
+    for options in ({}, {"initial_state": "mean"}, {"gate": True}):
+        torch.manual_seed(0)
+        decoder = create_decoder(
+            "attend-gru-additive", options, features="grid", channels=CHANNELS, vocab_size=VOCAB
+        ).eval()
+        memory = decoder.project(features)
+        (start,) = decoder.start(memory)
+        assert bool(start.abs().sum() > 0) is ("initial_state" in options)
+        before = torch.full_like(start, 0.5)
+        found.append(decoder.step(torch.ones(IMAGES, dtype=torch.int64), (before,), memory)[0])
+    with pytest.raises(ConfigError, match=r"decoder\.initial_state must be one of mean, zero"):
+        create_decoder(
+            "attend-gru-additive", {"initial_state": "men"}, features="grid", channels=4, vocab_size=9
+        )
+    assert not torch.allclose(found[0], found[2])
 
 
 def test_each_caption_alone_gives_the_logits_it_has_in_the_batch(decoder: Decoder) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from showtell.captioning import caption_features
 from showtell.data.drawn import draw_scenes
 from showtell.decoding import DecodingSettings
 from showtell.encoders import build_encoder
-from showtell.errors import BundleError, ConfigError, ExportError, ImageError
+from showtell.errors import BundleError, ConfigError, ExportError, ImageError, MissingExtraError
 from showtell.exporter import export_model
 from showtell.portable import load_portable
 from showtell.recipes import Recipe, list_recipes, load_recipe
@@ -220,11 +221,45 @@ def test_a_failed_export_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     def fail(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("showtell.exporter.export.write_decoder", fail)
+    monkeypatch.setattr("showtell.exporter.graphs.write_decoder", fail)
     bundle = exported("show-tell-lstm")[0]
     with pytest.raises(OSError, match="No space left"):
         export_model(bundle, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_leaves_an_empty_folder_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    move, moved = Path.replace, []
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.parent.name.startswith(".showtell-export-"):
+            moved.append(self)
+            if len(moved) == 3:
+                raise OSError(5, "Input/output error")
+        return move(self, target)
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".showtell-export-killed").mkdir()  # what a killed export left
+    bundle = exported("show-tell-lstm")[0]
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", fail)
+        with pytest.raises(OSError, match="Input/output error"):
+            export_model(bundle, tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
+    export_model(bundle, tmp_path / "out")
+    assert load_portable(tmp_path / "out").weights == "float32"
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
+def test_a_missing_package_names_its_extra(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else found(name))
+    with pytest.raises(MissingExtraError, match=rf"'{missing}'.*showtell\[export\]"):
+        export_model(tmp_path / "bundle", tmp_path / "out")
 
 
 def test_nothing_of_the_machine_is_written_into_the_graphs() -> None:

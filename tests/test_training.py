@@ -23,13 +23,13 @@ from showtell.decoding import DecodingSettings
 from showtell.encoders import FeatureCache, build_encoder
 from showtell.encoders.weights import digest_tensors
 from showtell.errors import ImageError, MissingExtraError, SplitError, TrainingError, VocabularyError
-from showtell.files import LOCK, lock_folder
+from showtell.files import lock_folder
 from showtell.metrics import score
 from showtell.text import Vocabulary
 from showtell.training import SilentWatcher, train, trainer
 from showtell.training.checkpoint import read_checkpoint
 from showtell.training.history import History
-from showtell.training.run_folder import RunFolder
+from showtell.training.run_folder import LOCK, RunFolder
 from showtell.training.sources import prefetch
 from tiny_runs import (
     ATTENDING,
@@ -524,7 +524,7 @@ def test_one_trainer_at_a_time_in_a_folder(tmp_path: Path, features: Path, witho
     recipe = tiny_recipe(training={"epochs": 1})
     (tmp_path / "run").mkdir()
     with (
-        lock_folder(tmp_path / "run", TrainingError, "somebody is here"),
+        lock_folder(tmp_path / "run", TrainingError, "somebody is here", name=LOCK),
         pytest.raises(TrainingError, match="another process is training in this folder"),
     ):
         train(recipe, shared_dataset(), tmp_path / "run", features=features)

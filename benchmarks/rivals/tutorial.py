@@ -60,7 +60,7 @@ class Decoder(nn.Module):
             "embedding_size": 256,
             "hidden_size": 512,
         }
-        options.update(initial_state="mean", gate=True)
+        options.update(initial_state="zero", gate=False)
         options.update(facts["decoder_options"])
         vocab = len(facts["words"]) + 4
         self.hidden_size = int(options["hidden_size"])

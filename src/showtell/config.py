@@ -129,12 +129,12 @@ class TrainingConfig:
             ("patience", 0),
             ("evaluate_every", 1),
             ("dev_images", 0),
-            ("dev_beam", 1),
             ("weight_decay", 0.0),
             ("clip_norm", 0.0),
             ("checkpoint_seconds", 0.0),
         ):
             check_range(f"training.{name}", getattr(self, name), minimum=minimum)
+        check_range("training.dev_beam", self.dev_beam, minimum=1, maximum=100)
         check_range("training.seed", self.seed, minimum=0, maximum=2**63 - 1)  # what torch takes
         for name in ("learning_rate", "encoder_learning_rate"):
             if not 0 < getattr(self, name) < 10:

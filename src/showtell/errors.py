@@ -108,7 +108,7 @@ def require_packages(extra: str, purpose: str, *packages: str) -> None:
     for package in packages:
         try:
             found = importlib.util.find_spec(package) is not None
-        except ImportError:  # something keeps it from being imported
+        except (ImportError, ValueError):  # something keeps it from being imported
             found = False
         if not found:
             raise MissingExtraError(package, extra, purpose)

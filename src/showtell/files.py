@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -54,16 +55,17 @@ def remove_partial_files(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: Path, error: type[ShowtellError], busy: str) -> Iterator[None]:
+def lock_folder(folder: Path, error: type[ShowtellError], busy: str, *, name: str = LOCK) -> Iterator[None]:
     """Keeps a second writer out of a folder; the system releases the lock when the process ends, however it ends.
 
     Args:
         folder: it must exist.
         error: raised if the folder is locked already, or is not writable.
         busy: what another process is doing there, for the message.
+        name: of the file that is locked. Where the file system knows no locks, nobody is kept out.
     """
     try:
-        file = (folder / LOCK).open("ab")
+        file = (folder / name).open("ab")
     except OSError as reason:
         raise error(f"{folder}: the folder is not writable: {reason.strerror}") from None
     with file:
@@ -76,8 +78,9 @@ def lock_folder(folder: Path, error: type[ShowtellError], busy: str) -> Iterator
                 import fcntl
 
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise error(f"{folder}: {busy}. Wait for it to end, or choose another folder.") from None
+        except OSError as reason:
+            if reason.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
+                raise error(f"{folder}: {busy}. Wait for it to end, or choose another folder.") from None
         yield
 
 

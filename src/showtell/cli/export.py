@@ -7,7 +7,7 @@ import argparse
 from showtell.cli.arguments import Commands, add_command, existing, writable_folder
 from showtell.cli.caption import find_images
 from showtell.cli.output import log, print_json
-from showtell.errors import ImageError, UsageError, require_framework, require_packages
+from showtell.errors import ImageError, UsageError, require_framework
 
 
 def add_parser(commands: Commands) -> None:
@@ -45,9 +45,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
 
     require_framework("Exporting")
-    require_packages("export", "Exporting", "onnx", "onnxscript")
-    if images:
-        require_packages("export", "Quantising to 8 bits", "nncf", "onnxruntime")
     from showtell.exporter import export_model
 
     bad = []

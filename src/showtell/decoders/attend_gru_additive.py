@@ -4,8 +4,9 @@
 and the sizes of the widely read tutorial: the cells go through one dense(relu) layer; the context vector and the
 word embedding are the GRU's input; two dense layers give the logits.
 
-As in the paper and unlike in the tutorial, the state starts from the mean of the cells, and a gate decides before each
-word how much of the context counts. `initial_state = "zero"` and `gate = false` give the tutorial's form.
+Two options come from the paper and are missing in the tutorial: the state starts from the mean of the cells (here after
+the dense layer), and a gate decides before each word how much of the context counts (here channel by channel, as most
+implementations have it; the paper has one number).
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class AttendGruAdditiveOptions:
     """size of word embeddings"""
     hidden_size: int = 512
     """size of the GRU's state and of the dense layer before the vocabulary"""
-    initial_state: str = "mean"
+    initial_state: str = "zero"
     """"mean" (a dense(tanh) layer on the mean of the cells; Xu et al. 2015, section 3.1.2) or "zero" """
-    gate: bool = True
+    gate: bool = False
     """whether a gate from the state scales each channel of the context vector (Xu et al. 2015, section 4.2.1)"""
     dropout: float = 0.0
     """share of embedding and output units dropped in training"""

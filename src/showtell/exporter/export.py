@@ -9,12 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from showtell.bundle import find_bundle, load_bundle
-from showtell.errors import BundleError, ImageError
-from showtell.exporter.graphs import write_decoder, write_encoder
-from showtell.exporter.quantize import quantize_encoder, read_calibration
+from showtell.errors import BundleError, ImageError, require_packages
 from showtell.images import ImageSource
-from showtell.portable import ENCODER, MANIFEST, START, STEP, PortableModel, is_portable, save_manifest
+from showtell.portable import (
+    ENCODER,
+    GRAPHS,
+    MANIFEST,
+    START,
+    STEP,
+    PortableModel,
+    is_portable,
+    save_manifest,
+)
 from showtell.training.model import open_backend
+
+_UNFINISHED = ".showtell-export-"  # how the names of folders begin that are not complete yet
 
 
 def export_model(
@@ -43,10 +52,20 @@ def export_model(
         EncoderError: the backbone cannot be found.
         ExportError: torch cannot export a network.
         ConfigError: too few calibration pictures can be read.
+        MissingExtraError: a package of the extra `export` is not installed.
     """
+    require_packages("export", "Exporting", "onnx", "onnxscript")
+    if calibrate:
+        require_packages("export", "Quantising to 8 bits", "nncf", "onnxruntime")
+    # Imported here: they import onnx.
+    from showtell.exporter.graphs import write_decoder, write_encoder
+    from showtell.exporter.quantize import quantize_encoder, read_calibration
+
     model, output = Path(model), Path(output).resolve()
     if is_portable(model):
         raise BundleError(f"{model}: is exported already. Give the bundle or the run that it was made from.")
+    for left_over in output.glob(_UNFINISHED + "*"):  # of an export that was killed
+        shutil.rmtree(left_over, ignore_errors=True)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{output}: not an empty folder. Choose a new folder for the export.")
     folder = find_bundle(model)
@@ -56,10 +75,11 @@ def export_model(
     if encoder is None:
         raise BundleError(f"{folder}: has no encoder to export.")
     pictures = read_calibration(calibrate, bundle.preprocessing, on_bad_image) if calibrate else []
-    # An empty folder that exists may be a mount point, or the current folder: it is filled, not replaced.
-    around = output if output.exists() else output.parent
+    # An empty folder that exists may be a link or the current folder: it is filled, not replaced.
+    existed = output.exists()
+    around = output if existed else output.parent
     around.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=around))
+    unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=around))
     unfinished.chmod(0o755)  # mkdtemp's folders are hidden from everybody else
     try:
         dynamic = write_encoder(encoder, unfinished / ENCODER)
@@ -86,7 +106,7 @@ def export_model(
             folder=output,
         )
         digest = save_manifest(portable, unfinished)
-        if around == output:
+        if existed:
             # The manifest last: without it the folder is no exported captioner.
             for file in sorted(unfinished.iterdir(), key=lambda file: file.name == MANIFEST):
                 file.replace(output / file.name)
@@ -95,5 +115,8 @@ def export_model(
             unfinished.replace(output)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
+        if existed:
+            for name in (*GRAPHS, "vocabulary.json"):
+                (output / name).unlink(missing_ok=True)
         raise
     return replace(portable, digest=digest)

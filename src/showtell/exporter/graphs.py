@@ -198,9 +198,7 @@ def _write(
                 opset_version=OPSET,
                 verbose=False,
             )
-            if program is None:
-                raise ExportError("torch gave no graph")
-            model = program.model_proto
+            model = program.model_proto  # type: ignore[union-attr]  # None only without dynamo
             del model.metadata_props[:]
             for node in model.graph.node:  # torch notes source lines and paths of the machine that exported
                 del node.metadata_props[:]

@@ -40,7 +40,7 @@ def save_checkpoint(
     for index, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
     tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # not is_available: to ask a GPU that is not used would take its memory
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     detached = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format_version": str(FORMAT_VERSION), "values": json.dumps(dict(values))}
@@ -89,5 +89,5 @@ def restore(tensors: Mapping[str, Tensor], module: nn.Module, optimizer: torch.o
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     torch.set_rng_state(tensors["random.cpu"])
-    if torch.cuda.is_available() and "random.cuda" in tensors:
+    if torch.cuda.is_initialized() and "random.cuda" in tensors:  # type: ignore[no-untyped-call]
         torch.cuda.set_rng_state(tensors["random.cuda"])

@@ -72,7 +72,7 @@ class LossLog:
                 if not math.isfinite(value):
                     raise TrainingError(
                         f"The {what} is {value} at step {entry.step} of epoch {epoch} (learning rate "
-                        f"{entry.rate:.2g}). Nothing of this step was kept: the last checkpoint is from before. "
+                        f"{entry.rate:.2g}). Nothing of this step was kept: a checkpoint on disk is from before. "
                         "Lower training.learning_rate, keep training.clip_norm above 0, or set "
                         'training.precision = "float32".'
                     )

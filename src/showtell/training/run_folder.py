@@ -9,7 +9,7 @@
         checkpoint.safetensors   to go on from
         best.json                names the best bundle
         bundles/epoch-007/       that bundle
-        .lock                    one trainer at a time
+        .train.lock              one trainer at a time
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from showtell.bundle import Bundle, save_bundle
 from showtell.data.records import Dataset
 from showtell.data.splits import save_splits
 from showtell.errors import ConfigError, TrainingError, UsageError
-from showtell.files import LOCK, lock_folder, remove_partial_files, write_json
+from showtell.files import lock_folder, remove_partial_files, write_json
 from showtell.recipes import Recipe
 
+LOCK = ".train.lock"  # not a feature cache's, which may be in the same folder
 # Changing these does not change what the epochs so far were.
 MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every", "device"}
 
@@ -82,14 +83,14 @@ class RunFolder:
                 is training in the folder.
         """
         record = {"recipe": recipe.to_dict(), "fingerprints": dict(fingerprints)}
-        begun = self._record.is_file()
-        if not begun and self.path.exists() and any(entry.name != LOCK for entry in self.path.iterdir()):
+        occupied = self.path.exists() and any(entry.name != LOCK for entry in self.path.iterdir())
+        if occupied and not self._record.is_file():
             raise UsageError(f"{self.path}: not empty and not a run. Choose another --output.")
         self.path.mkdir(parents=True, exist_ok=True)
         self._held.enter_context(
-            lock_folder(self.path, TrainingError, "another process is training in this folder")
+            lock_folder(self.path, TrainingError, "another process is training in this folder", name=LOCK)
         )
-        if begun:
+        if self._record.is_file():
             if resume:
                 self._compare(record)
             elif not self._has_only_begun(record):

@@ -191,10 +191,12 @@ class _Run:
             "vocabulary": self.vocabulary.fingerprint(),
             "encoder": self.encoder.fingerprint,  # where it is trained: of the weights that it starts from
         }
-        if self.folder.open(self.recipe, self.dataset, fingerprints, resume=resume, split_seed=split_seed):
+        resumed = self.folder.open(
+            self.recipe, self.dataset, fingerprints, resume=resume, split_seed=split_seed
+        )
+        torch.manual_seed(self.config.seed)
+        if resumed:
             self._restore()
-        else:
-            torch.manual_seed(self.config.seed)
         source, dev_source = self._open_images()
         history = History(self.folder.path, epochs=self.position.epoch, tensorboard=tensorboard)
         parameters = sum(p.numel() for p in self.model.parameters())
