@@ -18,6 +18,7 @@ BENCHMARKS = {
     "memory": "resident memory of feature extraction and training, for few and for many images",
     "scale": "how cost grows: 100, 1,000 and 7,000 images (a quarter of an hour)",
     "step": "one training step of each decoder, float32 against bf16",
+    "agreement": "captions and scores of exported models against torch",
     "recipes": "trains and scores the five classic recipes (hours); see docs/results.md",
     "report": "draws plots of results and prints the table of benchmarks/README.md",
 }

@@ -100,3 +100,14 @@ def test_a_batch_moves_with_all_its_tensors() -> None:
     moved = batch.to(torch.device("meta"))
     assert {part.device.type for part in (moved.inputs, moved.targets, moved.owners)} == {"meta"}
     assert moved.lengths == [3, 2]
+
+
+def test_a_gpu_that_is_too_small(
+    tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch, without_plots: None
+) -> None:
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(trainer._Run, "_train_step", fail)
+    with pytest.raises(TrainingError, match=r"too small for batches of 16\. Lower training\.batch_size"):
+        train(tiny_recipe(), shared_dataset(), tmp_path / "run", features=features)

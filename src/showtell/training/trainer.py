@@ -141,12 +141,18 @@ def train(
 
     Raises:
         UsageError, ConfigError, SplitError, VocabularyError, EncoderError, CacheError: before anything is trained.
-        TrainingError: the loss is not finite, or the checkpoint does not fit.
+        TrainingError: the loss is not finite, the checkpoint does not fit, or the GPU has too little memory.
         TrainingInterrupted: Ctrl-C; the run was saved.
     """
     run = _Run(recipe, dataset, output, features, include_encoder, watcher or SilentWatcher())
     with closing(run.folder):
-        return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed)
+        try:
+            return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed)
+        except torch.OutOfMemoryError:
+            raise TrainingError(
+                f"The GPU's memory is too small for batches of {recipe.training.batch_size}. Lower "
+                'training.batch_size, or set training.device = "cpu". The last checkpoint is whole.'
+            ) from None
 
 
 class _Run:
