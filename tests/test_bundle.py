@@ -111,7 +111,7 @@ def test_a_trained_encoder_is_included_and_has_its_own_fingerprint(tmp_path: Pat
 
 def test_nothing_is_pickled() -> None:
     suffixes = {path.suffix for path in trained_run(include_encoder=True).rglob("*") if path.is_file()}
-    assert suffixes == {".json", ".jsonl", ".png", ".safetensors"}
+    assert suffixes == {".json", ".jsonl", ".png", ".safetensors", ".lock"}  # the lock is empty
 
 
 def test_a_bundle_can_be_moved(copy: Path, whole: Path) -> None:
