@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                     OPENERS[name], threads=arguments.threads, data=str(data), scores=f"{folder}/{name}.npy"
                 )
                 answer["process_seconds"] = time.perf_counter() - started
-                note(f"  {name}: {answer['seconds']:.3g} s{_warm(number, arguments.warmups)}")
+                note(f"  {name}: {answer['scoring_seconds']:.3g} s{_warm(number, arguments.warmups)}")
                 if number >= arguments.warmups:
                     answers[name].append(answer)
         mine, theirs = (np.load(f"{folder}/{name}.npy") for name in OPENERS)
@@ -130,7 +130,7 @@ def score_with_showtell(data: str, scores: str) -> Round:
             stop(metric)
         return {
             "units": len(hypotheses),
-            "seconds": seconds,
+            "scoring_seconds": seconds,
             "processor_seconds": processor,
             "stages": stages,
         }
@@ -171,7 +171,7 @@ def score_with_pycocoevalcap(data: str, scores: str) -> Round:
         java = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         return {
             "units": len(hypotheses),
-            "seconds": seconds,
+            "scoring_seconds": seconds,
             "processor_seconds": processor,
             "stages": stages,
             "java_peak_rss_mb": java,
@@ -254,7 +254,7 @@ def _processor_ratio(answers: dict[str, list[dict[str, Any]]]) -> float:
 
 def _measurement(answers: Sequence[dict[str, Any]]) -> Measurement:
     return Measurement(
-        seconds=tuple(answer["seconds"] for answer in answers),
+        seconds=tuple(answer["scoring_seconds"] for answer in answers),
         units=tuple(answer["units"] for answer in answers),
         peak_rss_mb=max(answer["peak_rss_mb"] for answer in answers),
         results=tuple(answers),

@@ -1,4 +1,4 @@
-"""One training step of each classic decoder, float32 against bf16, in turn in one process.
+"""One training step of each classic decoder: float32 against bf16 and torch.compile, in turn in one process.
 
 Processor seconds are counted, not wall-clock seconds, so that other work on the machine disturbs less.
 """
@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import Any
 
 from benchmarks.machine import describe_machine
 
@@ -21,6 +22,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=24, help="per batch, with five captions each")
     parser.add_argument("--vocab", type=int, default=5004)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--decoders", nargs="+", default=[], help="(default: all)")
+    parser.add_argument(
+        "--compile", action="store_true", help="also through torch.compile; needs a C++ compiler"
+    )
     arguments = parser.parse_args(argv)
 
     import torch
@@ -43,26 +48,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.arange(captions) % arguments.images,
     )
     for kind, (_, decoder_type) in DECODERS.items():
+        if arguments.decoders and kind not in arguments.decoders:
+            continue
         needs = decoder_type.needs
         decoder = create_decoder(kind, {}, features=needs, channels=1280, vocab_size=arguments.vocab)
         size = (arguments.images, 49, 1280) if needs == "grid" else (arguments.images, 1280)
         features = torch.randn(size)
-        seconds: dict[str, list[float]] = {"float32": [], "bf16": []}
+        forms: dict[str, Any] = {"float32": decoder, "bf16": decoder}
+        if arguments.compile:
+            forms["compiled"] = torch.compile(decoder)
+        seconds: dict[str, list[float]] = {form: [] for form in forms}
         for _ in range(arguments.rounds + 1):
-            for precision, measured in seconds.items():
+            for form, network in forms.items():
                 decoder.zero_grad()
                 started = time.process_time()
-                with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-                    logits = decoder(features, batch)
+                with torch.autocast("cpu", torch.bfloat16, enabled=form == "bf16"):
+                    logits = network(features, batch)
                 cross_entropy(logits.float(), batch.pack(batch.targets), label_smoothing=0.1).backward()  # type: ignore[no-untyped-call]
-                measured.append(time.process_time() - started)
-        medians = {precision: statistics.median(measured[1:]) for precision, measured in seconds.items()}
+                seconds[form].append(time.process_time() - started)
+        medians = {form: statistics.median(measured[1:]) for form, measured in seconds.items()}
         row = {
             "benchmark": "step",
             "decoder": kind,
             "captions": captions,
             "processor_seconds": {name: round(value, 3) for name, value in medians.items()},
-            "bf16_over_float32": round(medians["bf16"] / medians["float32"], 2),
+            **{
+                f"{form}_over_float32": round(medians[form] / medians["float32"], 2)
+                for form in list(forms)[1:]
+            },
+            **({"compiling_seconds": round(seconds["compiled"][0], 1)} if arguments.compile else {}),
             "threads": torch.get_num_threads(),
             "torch": version("torch"),
             "machine": describe_machine(),

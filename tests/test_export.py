@@ -20,7 +20,7 @@ from showtell.decoding import DecodingSettings
 from showtell.encoders import build_encoder
 from showtell.errors import BundleError, ConfigError, ExportError, ImageError, MissingExtraError
 from showtell.exporter import export_model
-from showtell.portable import load_portable
+from showtell.portable import STEP, load_portable
 from showtell.recipes import Recipe, list_recipes, load_recipe
 from showtell.text import Vocabulary
 from showtell.training.model import CaptionModel, build_decoder, make_bundle
@@ -291,6 +291,29 @@ def test_int8_features_are_near_those_of_float32(tmp_path: Path) -> None:
         rounded = Captioner.load(tmp_path / "int8", engine=engine).backend.encode(scenes(40)[24:])
         similarity = (exact * rounded).sum() / np.linalg.norm(exact) / np.linalg.norm(rounded)
         assert 0.97 < similarity < 0.999999, "not quantised" if similarity >= 0.999999 else "too coarse"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_int8_stores_the_decoders_weights_in_8_bits(engine: str, tmp_path: Path) -> None:
+    from showtell.exporter.quantize import compress_weights
+    from showtell.runtime import EngineOptions
+    from showtell.runtime.engine import open_engine
+
+    folder = exported("attend-gru-additive")[1]
+    graph = tmp_path / STEP
+    graph.write_bytes((folder / STEP).read_bytes())
+    compress_weights(graph)
+    assert graph.stat().st_size < 0.4 * (folder / STEP).stat().st_size
+    chosen = open_engine(EngineOptions(engine, "float32", cache=tmp_path / "cache"))
+    backend = Captioner.load(folder, engine=engine, precision="float32").backend
+    stepper = backend.bind(backend.encode(scenes(3)))
+    owners = np.arange(3)
+    tokens = np.array([4, 5, 6])
+    exact = stepper.step(tokens, stepper.start(owners)).logits
+    stepper._step = chosen.open(graph, precision="float32", compressed=True)
+    rounded = stepper.step(tokens, stepper.start(owners)).logits
+    difference = np.abs(rounded - exact).max() / np.abs(exact).max()
+    assert 0 < difference < 0.03
 
 
 @pytest.mark.slow

@@ -47,7 +47,9 @@ class PortableModel:
     state: tuple[str, ...]  # names of the state's parts
     attends: bool  # whether `step` gives attention as its last output
     dynamic_size: bool = False  # whether the encoder takes pictures of other sizes
-    weights: str = "float32"  # of the encoder: "float32", or "int8" where it was quantised
+    weights: str = (
+        "float32"  # or "int8": the encoder computes in 8 bits, and the decoder's weights are stored so
+    )
     bundle_digest: str = ""  # of the bundle that was exported
     split_fingerprint: str = ""
     scores: Mapping[str, Any] = field(default_factory=dict)

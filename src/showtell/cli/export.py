@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
         "--int8",
         metavar="IMAGES",
         nargs="+",
-        help="quantise the encoder to 8 bits, calibrated on these images and folders of images: smaller, and faster "
+        help="quantise to 8 bits, calibrated on these images and folders of images: smaller, and faster "
         "on most processors, at a small loss of quality",
     )
 

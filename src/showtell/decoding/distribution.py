@@ -80,10 +80,9 @@ def _take_largest(logits: FloatArray, count: int) -> IntArray | None:
     best = np.empty((len(logits), count), dtype=np.int64)
     for place in range(count):
         best[:, place] = rest.argmax(axis=1)  # of equals the first, which has the lowest id
-        if np.isneginf(rest[rows, best[:, place]]).any():
-            return None  # fewer tokens are possible than were asked for
         rest[rows, best[:, place]] = -np.inf
-    return best
+    # Where fewer tokens are possible than were asked for, the last is an impossible one.
+    return None if np.isneginf(logits[rows, best[:, -1]]).any() else best
 
 
 def log_normaliser(logits: FloatArray) -> DoubleArray:

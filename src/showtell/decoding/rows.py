@@ -37,11 +37,13 @@ class RowLayout:
         Raises:
             ShowtellError: the owners are not ascending: a mistake of the search, not of the user.
         """
-        if len(owners) == 0 or (np.diff(owners) < 0).any():
+        steps = np.diff(owners, prepend=-1)
+        if len(owners) == 0 or (steps < 0).any():
             raise ShowtellError(
                 f"Rows must be given by ascending image, at least one. Received the images: {owners}"
             )
-        images, first, counts = np.unique(owners, return_index=True, return_counts=True)
+        first = np.flatnonzero(steps)
+        images, counts = owners[first], np.diff(first, append=len(owners))
         width = int(counts.max())
         ranks = np.arange(len(owners)) - np.repeat(first, counts)
         slots = np.repeat(np.arange(len(images)), counts) * width + ranks

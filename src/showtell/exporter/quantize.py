@@ -1,8 +1,12 @@
-"""An exported encoder in 8 bits: weights and activations as whole numbers, scaled by what real pictures show.
+"""An exported captioner in 8 bits.
 
-NNCF inserts the rounding where the processor multiplies 8-bit numbers, takes each activation's range from
-calibration pictures, and corrects the shift of the mean that rounding causes (Nagel et al. 2019, "Data-Free
-Quantization Through Weight Equalization and Bias Correction", section 4.2). The decoder stays in float32.
+The encoder computes with whole numbers, scaled by what real pictures show: NNCF inserts the rounding where the
+processor multiplies 8-bit numbers, takes each activation's range from calibration pictures, and corrects the shift of
+the mean that rounding causes (Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
+Correction", section 4.2).
+
+Of the decoder only the weights are stored in 8 bits, each row of a matrix with its own scale: one word of one caption
+reads every weight once and does little with it, so reading is what takes the time.
 """
 
 from __future__ import annotations
@@ -78,6 +82,15 @@ def quantize_encoder(graph: Path, pictures: Sequence[npt.NDArray[np.uint8]]) -> 
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(pictures),
         )
+    write_atomically(graph, model.SerializeToString())
+
+
+def compress_weights(graph: Path) -> None:
+    """Replaces a graph by one whose matrices are stored in 8 bits; states and products stay floating-point."""
+    with _quiet():
+        import nncf
+
+        model = nncf.compress_weights(onnx.load(graph), mode=nncf.CompressWeightsMode.INT8_SYM)
     write_atomically(graph, model.SerializeToString())
 
 

@@ -53,8 +53,8 @@ class PortableBackend:
 
     Attributes:
         engine: its name.
-        precision: "float32" or "bf16", of the encoder. The decoder always computes in float32: it is small, and
-            captions depend on it word by word.
+        precision: "float32" or "bf16", of the encoder. The decoder's states are always float32: captions depend on
+            them word by word.
     """
 
     def __init__(self, model: PortableModel, engine: Engine) -> None:
@@ -69,7 +69,7 @@ class PortableBackend:
         self._encoders: dict[tuple[int, ...] | None, Network] = {}  # by the shape that they are compiled for
         self._singles = 0  # calls with one picture
         self._start = engine.open(model.folder / START, precision="float32")
-        self._step = engine.open(model.folder / STEP, precision="float32")
+        self._step = engine.open(model.folder / STEP, precision="float32", compressed=model.weights == "int8")
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> Features:
         """Returns the features of pictures, uint8 (images, height, width, 3).

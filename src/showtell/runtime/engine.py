@@ -83,7 +83,14 @@ class Engine(Protocol):
 
     name: str
 
-    def open(self, graph: Path, *, precision: str, shape: tuple[int, ...] | None = None) -> Network:
+    def open(
+        self,
+        graph: Path,
+        *,
+        precision: str,
+        shape: tuple[int, ...] | None = None,
+        compressed: bool = False,
+    ) -> Network:
         """Compiles an ONNX file.
 
         Args:
@@ -91,6 +98,7 @@ class Engine(Protocol):
             precision: "float32" or "bf16".
             shape: the only one that the first input will have, which lets some engines compute faster; None leaves
                 open what the graph leaves open.
+            compressed: whether weights are stored in 8 bits while everything else is floating-point.
 
         Raises:
             BundleError: the engine cannot read the graph.

@@ -64,8 +64,15 @@ class OpenVinoEngine:
             return self._options.precision
         return "bf16" if able and _has_amx() else "float32"
 
-    def open(self, graph: Path, *, precision: str, shape: tuple[int, ...] | None = None) -> OpenVinoNetwork:
-        """Compiles a graph, or loads it as it was compiled before."""
+    def open(
+        self,
+        graph: Path,
+        *,
+        precision: str,
+        shape: tuple[int, ...] | None = None,
+        compressed: bool = False,
+    ) -> OpenVinoNetwork:
+        """Compiles a graph, or loads it as it was compiled before. Compressed weights need no option."""
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": _HINTS[precision],
             "INFERENCE_NUM_THREADS": self._options.thread_count,
