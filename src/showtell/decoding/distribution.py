@@ -79,10 +79,11 @@ def _take_largest(logits: FloatArray, count: int) -> IntArray | None:
     rows = np.arange(len(logits))
     best = np.empty((len(logits), count), dtype=np.int64)
     for place in range(count):
+        if place:
+            rest[rows, best[:, place - 1]] = -np.inf
         best[:, place] = rest.argmax(axis=1)  # of equals the first, which has the lowest id
-        rest[rows, best[:, place]] = -np.inf
-    # Where fewer tokens are possible than were asked for, the last is an impossible one.
-    return None if np.isneginf(logits[rows, best[:, -1]]).any() else best
+    # Where fewer tokens are possible than were asked for, nothing but impossible ones is left for the last place.
+    return None if np.isneginf(rest[rows, best[:, -1]]).any() else best
 
 
 def log_normaliser(logits: FloatArray) -> DoubleArray:
