@@ -112,7 +112,7 @@ class Worker:
 
     def __init__(self, side: Side, *, threads: int) -> None:
         self._opener = side.opener
-        command = [sys.executable, "-m", "benchmarks.sides", side.opener, json.dumps(dict(side.options))]
+        command = [sys.executable, "-m", "benchmarks.sides", side.opener]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -121,6 +121,8 @@ class Worker:
             cwd=ROOT,
             env=worker_environment(threads),
         )
+        # Not as an argument: the paths of some thousand pictures are longer than a command may be.
+        self._tell(json.dumps(dict(side.options)))
 
     def __enter__(self) -> Self:
         self._receive()  # it is ready
@@ -139,9 +141,15 @@ class Worker:
 
     def ask(self) -> dict[str, Any]:
         """Asks for one round; returns its seconds, the peak memory so far, and what it said."""
-        self._process.stdin.write("round\n")  # type: ignore[union-attr]
-        self._process.stdin.flush()  # type: ignore[union-attr]
+        self._tell("round")
         return self._receive()
+
+    def _tell(self, line: str) -> None:
+        try:
+            self._process.stdin.write(f"{line}\n")  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]
+        except BrokenPipeError:
+            pass  # it ended; `_receive` says how
 
     def _receive(self) -> dict[str, Any]:
         line = self._process.stdout.readline()  # type: ignore[union-attr]
@@ -286,4 +294,4 @@ def _work(opener: str, options: Mapping[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _work(sys.argv[1], json.loads(sys.argv[2]))
+    _work(sys.argv[1], json.loads(sys.stdin.readline()))

@@ -24,7 +24,7 @@ from showtell.portable import find_model, is_portable, load_portable
 from showtell.runtime import EngineOptions, open_portable
 
 ImageLike = str | Path | bytes | BinaryIO | Image.Image
-BATCH = 32  # images that go through the networks together
+BATCH = 16  # images that go through the networks together
 FIRST_BATCH = 8  # fewer, so that the networks need not wait for long
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from showtell.captioning import Features
+from showtell.captioning import Features, split_batches
 from showtell.decoding import BlockStepper, FloatArray, IntArray
 from showtell.decoding.rows import Parts
 from showtell.errors import ConfigError, ImageError
 from showtell.portable import ENCODER, START, STEP, PortableModel
 from showtell.runtime.engine import Engine, EngineOptions, Network, open_engine
+
+AT_ONCE = 4  # pictures that go through the encoder together; more are no faster and only take memory
 
 
 class PortableStepper(BlockStepper):
@@ -95,7 +97,9 @@ class PortableBackend:
         if shape not in self._encoders:
             graph = self.model.folder / ENCODER
             self._encoders[shape] = self._engine.open(graph, precision=self.precision, shape=shape)
-        return self._encoders[shape].run([pixels])[0]
+        network = self._encoders[shape]
+        parts = [network.run([part])[0] for part in split_batches(pixels, AT_ONCE)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def bind(self, features: Features) -> PortableStepper:
         """Returns a stepper over a batch of features."""
