@@ -32,8 +32,11 @@ class Prepared:
 
 
 def add_model_options(parser: argparse.ArgumentParser, *, encoder: str = "mobilenet_edgetpu_100") -> None:
-    """Adds --model, --encoder, --engine and --precision."""
+    """Adds --model, --exported, --encoder, --engine and --precision."""
     parser.add_argument("--model", type=Path, help="a bundle or run folder (default: random weights)")
+    parser.add_argument(
+        "--exported", type=Path, help="an export of --model that our side opens (default: a new one)"
+    )
     parser.add_argument("--encoder", default=encoder, help=f"of random weights (default: {encoder})")
     parser.add_argument("--engine", choices=ENGINES, default="auto", help="what our side runs on")
     parser.add_argument("--precision", default="auto", help="of our side: auto, float32 or bf16")
@@ -68,7 +71,9 @@ def prepare(
     plain = folder / "plain"
     said = call("benchmarks.models:write_plain", threads=threads, model=str(bundle), folder=str(plain))
     ours = bundle
-    if arguments.engine != "torch":
+    if arguments.exported is not None:
+        ours = arguments.exported.resolve()
+    elif arguments.engine != "torch":
         ours = folder / "exported"
         note("exporting it")
         call("benchmarks.ours:export", threads=threads, model=str(bundle), folder=str(ours))
