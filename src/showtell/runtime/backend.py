@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from showtell.captioning import Features, split_batches
+from showtell.captioning import Features
 from showtell.decoding import BlockStepper, FloatArray, IntArray
 from showtell.decoding.rows import Parts
 from showtell.errors import ConfigError, ImageError
@@ -98,7 +98,8 @@ class PortableBackend:
             graph = self.model.folder / ENCODER
             self._encoders[shape] = self._engine.open(graph, precision=self.precision, shape=shape)
         network = self._encoders[shape]
-        parts = [network.run([part])[0] for part in split_batches(pixels, AT_ONCE)]
+        starts = range(0, len(pixels), AT_ONCE)
+        parts = [network.run([pixels[start : start + AT_ONCE]])[0] for start in starts]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def bind(self, features: Features) -> PortableStepper:
