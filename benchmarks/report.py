@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,11 +39,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     lines = read_lines(arguments.results)
     arguments.plots.mkdir(parents=True, exist_ok=True)
+    plots = []
     for line in lines:
         path = arguments.plots / f"{line['benchmark']}.png"
-        drawn = draw(line, path)
-        note(f"{path}" if drawn else f"{line['benchmark']}: nothing that can be drawn")
-    write_table(lines, arguments.readme)
+        if draw(line, path):
+            plots.append(path)
+        note(f"{path}" if path in plots else f"{line['benchmark']}: nothing that can be drawn")
+    write_table(lines, arguments.readme, plots)
     note(f"{arguments.readme}")
     return 0
 
@@ -62,15 +65,19 @@ def read_lines(paths: Iterable[Path]) -> list[Line]:
     return list(found.values())
 
 
-def write_table(lines: Sequence[Line], readme: Path) -> None:
-    """Puts the table of targets, and what it was measured on, between the two marks of a Markdown file."""
+def write_table(lines: Sequence[Line], readme: Path, plots: Sequence[Path] = ()) -> None:
+    """Puts the table of targets, what it was measured on, and the plots between the two marks of a Markdown file."""
     text = readme.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise SystemExit(f"benchmarks: {readme} has no {BEGIN} ... {END} to put the table between")
     rows = [row for line in lines for row in table_rows(line)]
-    parts = [begin, "", HEAD, *rows, "", describe_setting(lines), "", end]
+    pictures = [
+        f"![{path.stem}]({Path(os.path.relpath(path.resolve(), readme.resolve().parent)).as_posix()})"
+        for path in plots
+    ]
+    parts = [begin, "", HEAD, *rows, "", describe_setting(lines), "", *pictures, "", end]
     readme.write_text(before + "\n".join(parts) + after, encoding="utf-8")
 
 
@@ -162,7 +169,10 @@ def _draw_growth(panels: Any, stages: dict[str, dict[str, Any]]) -> None:
             counts = sorted(by_count, key=int)
             values = [by_count[count][key] for count in counts]
             axes.plot([int(count) for count in counts], values, marker="o", label=stage)
+        measured = sorted({int(count) for by_count in stages.values() for count in by_count})
         axes.set_xscale("log")
+        axes.set_xticks(measured, [f"{count:,}" for count in measured])
+        axes.set_xticks([], minor=True)
         axes.set_ylim(bottom=0.0)
         axes.set_xlabel("images")
         axes.set_ylabel(label)
