@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from showtell.config import EncoderConfig, TextConfig, TrainingConfig, describe_fields
+from showtell.config import EncoderConfig, SelfCriticalConfig, TextConfig, TrainingConfig, describe_fields
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -78,7 +78,12 @@ def test_the_readmes_make_targets_exist() -> None:
 
 
 def test_the_guide_lists_every_key_with_its_meaning() -> None:
-    for section, cls in (("encoder", EncoderConfig), ("text", TextConfig), ("training", TrainingConfig)):
+    for section, cls in (
+        ("encoder", EncoderConfig),
+        ("text", TextConfig),
+        ("training", TrainingConfig),
+        ("self_critical", SelfCriticalConfig),
+    ):
         meanings = describe_fields(cls)
         for field in dataclasses.fields(cls):
             value = field.default

@@ -145,6 +145,35 @@ class TrainingConfig:
         check_range("training.label_smoothing", self.label_smoothing, minimum=0.0, maximum=0.99)
 
 
+@dataclass(frozen=True)
+class SelfCriticalConfig:
+    """Self-critical sequence training, after the epochs of teacher forcing (Rennie et al. 2017)."""
+
+    epochs: int = 0
+    """passes over the training images; 0 leaves it out"""
+    batch_size: int = 32
+    """images per step"""
+    samples: int = 5
+    """captions that are sampled for each image"""
+    baseline: str = "samples"
+    """"samples": the mean reward of the image's other samples (Luo 2020); "greedy": that of the greedy caption (Rennie
+    et al. 2017)"""
+    bleu: float = 0.0
+    """weight of BLEU-4 in the reward, beside CIDEr-D's weight of 1"""
+    learning_rate: float = 1e-4
+    """of the decoder at the first step; it falls to zero along a cosine"""
+
+    def __post_init__(self) -> None:
+        check_choice("self_critical.baseline", self.baseline, ("samples", "greedy"))
+        check_range("self_critical.epochs", self.epochs, minimum=0)
+        check_range("self_critical.batch_size", self.batch_size, minimum=1)
+        check_range(
+            "self_critical.samples", self.samples, minimum=2 if self.baseline == "samples" else 1, maximum=100
+        )
+        check_range("self_critical.bleu", self.bleu, minimum=0.0, maximum=100.0)
+        check_range("self_critical.learning_rate", self.learning_rate, minimum=0.0, maximum=1.0)
+
+
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
     """Raises ConfigError unless `value` is one of `choices`."""
     choices = tuple(choices)

@@ -55,19 +55,25 @@ class ReferenceIndex:
     Args:
         references: image id -> captions that people wrote, at least one.
         corpus_idf: where CIDEr takes the rarity of n-grams from; by default the references.
+        end: a token that is put behind every reference, for hypotheses that say with it where they end; "" puts none.
 
     Raises:
         MetricError: there is no image, an image has no reference, or a reference is not text.
     """
 
     def __init__(
-        self, references: Mapping[str, Sequence[str]], *, corpus_idf: CorpusIdf | None = None
+        self,
+        references: Mapping[str, Sequence[str]],
+        *,
+        corpus_idf: CorpusIdf | None = None,
+        end: str = "",
     ) -> None:
         check_references(references)
         self._rows = {identifier: row for row, identifier in enumerate(references)}
         per_image = np.fromiter(map(len, references.values()), np.int64, len(references))
         self._first = np.concatenate(([0], np.cumsum(per_image)))  # (images + 1,), among all references
-        tokens = [tokenize(caption) for captions in references.values() for caption in captions]
+        closing = [end] if end else []
+        tokens = [tokenize(caption) + closing for captions in references.values() for caption in captions]
         names = dict.fromkeys(chain.from_iterable(tokens))
         pieces = split_again(tokens, names)
         if pieces is not tokens:

@@ -9,11 +9,18 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from showtell.config import EncoderConfig, TextConfig, TrainingConfig, apply_overrides, build
+from showtell.config import (
+    EncoderConfig,
+    SelfCriticalConfig,
+    TextConfig,
+    TrainingConfig,
+    apply_overrides,
+    build,
+)
 from showtell.decoding.settings import DecodingSettings
 from showtell.errors import ConfigError, did_you_mean
 
-SECTIONS = ("encoder", "text", "decoder", "training", "decoding")
+SECTIONS = ("encoder", "text", "decoder", "training", "self_critical", "decoding")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,7 @@ class Recipe:
     decoder_options: Mapping[str, Any] = field(default_factory=dict)
     """checked by the decoder itself when it is built"""
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -41,6 +49,7 @@ class Recipe:
             "text": asdict(self.text),
             "decoder": {"kind": self.decoder, **self.decoder_options},
             "training": asdict(self.training),
+            "self_critical": asdict(self.self_critical),
             "decoding": self.decoding.to_dict(),
         }
 
@@ -64,7 +73,7 @@ class Recipe:
         kind = decoder.pop("kind", None)
         if not isinstance(kind, str):
             raise ConfigError(f"{where} must name its decoder: [decoder] kind = ... Received: {kind!r}")
-        return cls(
+        recipe = cls(
             name=str(tables.get("name", Path(where).stem)),
             source=str(tables.get("source", "")),
             encoder=build(EncoderConfig, tables.get("encoder", {}), "encoder"),
@@ -72,8 +81,15 @@ class Recipe:
             decoder=kind,
             decoder_options=decoder,
             training=build(TrainingConfig, tables.get("training", {}), "training"),
+            self_critical=build(SelfCriticalConfig, tables.get("self_critical", {}), "self_critical"),
             decoding=DecodingSettings.from_dict(dict(tables.get("decoding", {}))),
         )
+        if recipe.training.patience and recipe.self_critical.epochs:
+            raise ConfigError(
+                f"{where}: training.patience ends a run, so it does not go with self_critical.epochs. Received: "
+                f"{recipe.training.patience} and {recipe.self_critical.epochs}. Set one of them to 0."
+            )
+        return recipe
 
 
 def _shipped() -> dict[str, str]:

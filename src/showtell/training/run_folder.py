@@ -27,6 +27,7 @@ from showtell.data.splits import save_splits
 from showtell.errors import ConfigError, TrainingError, UsageError
 from showtell.files import lock_folder, remove_partial_files, write_json
 from showtell.recipes import Recipe
+from showtell.training.checkpoint import read_checkpoint
 
 LOCK = ".train.lock"  # not a feature cache's, which may be in the same folder
 # Changing these does not change what the epochs so far were.
@@ -138,18 +139,27 @@ class RunFolder:
             return False
         return True
 
+    def _finished_epochs(self) -> int:
+        return int(read_checkpoint(self.checkpoint)[1]["epoch"]) if self.checkpoint.exists() else 0
+
     def _compare(self, record: Mapping[str, Any]) -> None:
         try:
             before = json.loads(self._record.read_text(encoding="utf-8"))
             # Through Recipe, so that a key which is younger than the run has its default.
             old = Recipe.from_dict(before["recipe"]).to_dict()
             new = json.loads(json.dumps(record["recipe"]))
+            # Self-critical epochs may be added to a run, or changed, until the first of them has begun.
+            reinforced = (
+                old["self_critical"]["epochs"] and self._finished_epochs() >= old["training"]["epochs"]
+            )
+            may_change = MAY_CHANGE - {"epochs"} if reinforced else MAY_CHANGE
             changed = [
                 f"{section}.{key} ({old[section].get(key)!r}, now {new[section].get(key)!r})"
-                for section in ("encoder", "text", "decoder", "training")
+                for section in ("encoder", "text", "decoder", "training", "self_critical")
                 for key in {**old[section], **new[section]}
                 if old[section].get(key) != new[section].get(key)
-                and not (section == "training" and key in MAY_CHANGE)
+                and not (section == "training" and key in may_change)
+                and not (section == "self_critical" and (key == "epochs" or not reinforced))
                 and not (
                     section == "encoder" and key == "weights"
                 )  # a moved file; its digest is compared below

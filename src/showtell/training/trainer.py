@@ -11,7 +11,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -39,6 +39,7 @@ from showtell.training.history import History
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder, make_bundle
 from showtell.training.optimization import create_optimizer, learning_rate_factor, set_learning_rate
 from showtell.training.run_folder import RunFolder
+from showtell.training.self_critical import SelfCritic
 from showtell.training.sources import CachedImages, DecodedImages, ImageSource, prefetch
 from showtell.training.stored_features import open_features
 
@@ -189,7 +190,18 @@ class _Run:
         self.optimizer = create_optimizer(decoder, self.encoder if trainable else None, self.config)
         self.features = features
         self.position = _Position()
-        self.steps = len(self._plan(0)) * self.config.epochs
+        self.taught_steps = len(self._plan(0)) * self.config.epochs
+        self.critic: SelfCritic | None = None
+        self.reinforced_steps = 0
+        self.epochs = self.config.epochs + recipe.self_critical.epochs
+        if recipe.self_critical.epochs:
+            self.critic = SelfCritic(
+                self.training_set,
+                self.vocabulary,
+                recipe.self_critical,
+                max_steps=recipe.decoding.max_steps,
+            )
+            self.reinforced_steps = len(self._plan(self.config.epochs)) * recipe.self_critical.epochs
 
     def train(self, *, resume: bool, tensorboard: bool, split_seed: int | None) -> TrainingResult:
         fingerprints = {
@@ -212,7 +224,7 @@ class _Run:
         )
         try:
             with _interruptible() as interrupted:
-                while self.position.epoch < self.config.epochs and not self._is_done():
+                while self.position.epoch < self.epochs and not self._is_done():
                     if interrupted.is_set():
                         self._stop()
                     self._train_epoch(source, interrupted)
@@ -230,14 +242,26 @@ class _Run:
             captions_per_second=rates[len(rates) // 2] if rates else 0.0,
         )
 
+    def _is_self_critical(self, epoch: int) -> bool:
+        return epoch >= self.config.epochs
+
     def _plan(self, epoch: int) -> list[list[int]]:
+        reinforced = self._is_self_critical(epoch)
         return plan_epoch(
             self.captions,
-            batching=self.config.batching,
-            batch_size=self.config.batch_size,
+            batching="image" if reinforced else self.config.batching,
+            batch_size=self.recipe.self_critical.batch_size if reinforced else self.config.batch_size,
             seed=self.config.seed,
             epoch=epoch,
         )
+
+    def _learning_rate_factor(self, step: int) -> float:
+        """Returns what the peak learning rates are multiplied with at a step of the whole run."""
+        if step < self.taught_steps:
+            return learning_rate_factor(step, self.taught_steps, self.config)
+        falling = replace(self.config, schedule="cosine", warmup=0.0)
+        share = self.recipe.self_critical.learning_rate / self.config.learning_rate
+        return share * learning_rate_factor(step - self.taught_steps, self.reinforced_steps, falling)
 
     def _open_images(self) -> tuple[ImageSource, ImageSource]:
         if self.recipe.encoder.trainable:
@@ -256,7 +280,7 @@ class _Run:
         ahead = plan[position.batch :]
         self.model.train()
         self.watcher.stage(
-            f"epoch {position.epoch + 1}/{self.config.epochs}", sum(len(batch) for batch in ahead), "captions"
+            f"epoch {position.epoch + 1}/{self.epochs}", sum(len(batch) for batch in ahead), "captions"
         )
         started = saved = time.monotonic()
         before = position.seconds
@@ -266,8 +290,8 @@ class _Run:
             for batch in ahead
         ]
         with closing(prefetch(tasks)) as loaded:
-            for inputs, batch in loaded:
-                self._train_step(inputs.to(self.device, non_blocking=True), batch.to(self.device))
+            for images, inputs, batch in loaded:
+                self._train_step(inputs.to(self.device, non_blocking=True), batch.to(self.device), images)
                 position.batch += 1
                 position.step += 1
                 position.captions += len(batch.lengths)
@@ -281,20 +305,25 @@ class _Run:
                     saved = time.monotonic()
         self._read_losses()
 
-    def _train_step(self, inputs: Tensor, batch: CaptionBatch) -> None:
-        """Makes one optimiser step on the mean loss over the real tokens."""
-        rate = set_learning_rate(
-            self.optimizer, learning_rate_factor(self.position.step, self.steps, self.config)
-        )
-        targets = batch.pack(batch.targets)  # (tokens)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16()):
-            logits = self.model(inputs, batch)  # (tokens, vocab)
-        loss = cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
+    def _train_step(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int]) -> None:
+        """Makes one optimiser step: on the mean loss over the real tokens, or on that of self-critical training."""
+        rate = set_learning_rate(self.optimizer, self._learning_rate_factor(self.position.step))
+        if self.critic is not None and self._is_self_critical(self.position.epoch):
+            seed = (self.config.seed << 32) + self.position.step
+            loss, reward = self.critic.compute_loss(self.model, self._backend(), inputs, images, seed=seed)
+            # What is minimised is the expected reward's negative; the loss only has its gradient.
+            shown, counted = loss.new_tensor(-reward), len(images)
+        else:
+            targets = batch.pack(batch.targets)  # (tokens)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16()):
+                logits = self.model(inputs, batch)  # (tokens, vocab)
+            loss = cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
+            shown, counted = loss.detach(), len(targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         # A finite loss can have gradients that are not, and one step with these would spoil every weight.
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
-        self.losses.add(LossEntry(self.position.step, rate, loss.detach(), norm, len(targets)))
+        self.losses.add(LossEntry(self.position.step, rate, shown, norm, counted))
         if self.losses.is_due():
             self._read_losses()
         self.optimizer.step()
@@ -317,7 +346,7 @@ class _Run:
         started = time.monotonic()
         number = position.epoch + 1
         scores: dict[str, float] | None = None
-        if number % self.config.evaluate_every == 0 or number == self.config.epochs:
+        if number % self.config.evaluate_every == 0 or number in (self.config.epochs, self.epochs):
             scores = self._evaluate(dev_source)
             position.stale += 1
             if scores["CIDEr"] > position.best:
@@ -390,7 +419,7 @@ class _Run:
         restore(tensors, self.model, self.optimizer)
         # For the log, should no batch of the epoch be left to set it.
         step = max(0, self.position.step - 1)
-        set_learning_rate(self.optimizer, learning_rate_factor(step, self.steps, self.config))
+        set_learning_rate(self.optimizer, self._learning_rate_factor(step))
         self.watcher.note(f"resumed after epoch {self.position.epoch}, batch {self.position.batch}")
 
     def _stop(self) -> None:
@@ -403,10 +432,10 @@ class _Run:
 
 def _load(
     source: ImageSource, captions: list[EncodedCaption], *, pinned: bool
-) -> tuple[Tensor, CaptionBatch]:
+) -> tuple[list[int], Tensor, CaptionBatch]:
     images, batch = collate(captions)
     inputs = source.load(images)
-    return (inputs.pin_memory(), batch.pin_memory()) if pinned else (inputs, batch)
+    return (images, inputs.pin_memory(), batch.pin_memory()) if pinned else (images, inputs, batch)
 
 
 @contextmanager
