@@ -129,9 +129,10 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
 def test_an_unfinished_sentence_is_worth_less() -> None:
     references = {"1": ["a dog runs in a field"], "2": ["two men sit"]}
     index = ReferenceIndex(references, end=".")
+    words = references["1"][0].split()
     whole, cut, unfinished = index.score(
         ["1"] * 3,
-        ["a dog runs in a field .".split(), "a dog runs in a .".split(), "a dog runs in a field".split()],
+        [[*words, "."], [*words[:-1], "."], words],
         metrics=["CIDEr"],
     ).per_hypothesis["CIDEr"]
     assert whole > unfinished > 0

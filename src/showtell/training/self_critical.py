@@ -5,9 +5,9 @@ the log-probability of each is raised or lowered by its reward less a baseline. 
 caption (section 3.2), or the mean reward of the image's other samples (Luo 2020, "A Better Variant of Self-Critical
 Sequence Training"), which costs no further decoding and varies less.
 
-Sampling is the search that captions are made with everywhere (`showtell.decoding`), without gradients and in evaluation
-mode. One pass over the samples with teacher forcing, in the same mode, then gives their log-probabilities with gradients:
-all words of all samples at once where the decoder allows it, and no graph over the steps of the sampling.
+Sampling is the search that captions are made with everywhere (`showtell.decoding`), without gradients and in
+evaluation mode. One pass over the samples with teacher forcing, in the same mode, then gives their log-probabilities
+with gradients: all words of all samples at once where the decoder allows it, and no graph over the sampling.
 
 References and samples both end with a token of their own when they are rewarded. Without it nothing tells a finished
 sentence from one that stops after "a dog in a", and CIDEr soon teaches the decoder to stop there.
