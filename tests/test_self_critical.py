@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from showtell.config import SelfCriticalConfig
 from showtell.decoding import DecodingSettings, decode
-from showtell.errors import ConfigError, TrainingInterrupted
+from showtell.encoders import build_encoder
+from showtell.errors import ConfigError, TrainingError, TrainingInterrupted
 from showtell.metrics import ReferenceIndex
 from showtell.recipes import Recipe, load_recipe
 from showtell.text import SPECIAL, Vocabulary
 from showtell.training import SilentWatcher, train
+from showtell.training.batches import collate, encode_captions
+from showtell.training.checkpoint import read_checkpoint
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder
 from showtell.training.self_critical import SelfCritic
 from tiny_runs import POOLING, scratch_folder, shared_dataset, tiny_recipe
@@ -59,6 +64,18 @@ def build(
     return critic, CaptionModel(decoder), backend, features
 
 
+def teach(model: CaptionModel, vocabulary: Vocabulary, features: torch.Tensor) -> None:
+    """Teacher forcing until greedy captions resemble the references."""
+    dataset = shared_dataset().split("train")
+    images, batch = collate(encode_captions(dataset, vocabulary, MAX_STEPS))
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for _ in range(80):
+        loss = cross_entropy(model(features[images], batch), batch.pack(batch.targets))
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_pass_with_gradients_gives_the_probabilities_that_were_sampled_from(kind: str) -> None:
     from showtell.training.self_critical import _collate
@@ -82,6 +99,7 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
     """The mean of many estimates against finite differences of the reward of many samples would need millions; the
     estimate of one batch is compared with REINFORCE written out caption by caption."""
     critic, model, backend, features = build("show-tell", samples=4, baseline=baseline, bleu=0.5)
+    teach(model, backend.vocabulary, features)
     images = [1, 2, 6, 7]
     loss, reward = critic.compute_loss(model, backend, features[images], images, seed=5)
     model.zero_grad()
@@ -96,11 +114,15 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
     sampled = decode(backend.bind(plain), settings, SPECIAL, image_seeds=images)
     greedy = decode(backend.bind(plain), DecodingSettings(method="greedy", max_steps=MAX_STEPS), SPECIAL)
 
+    bleus = []
+
     def rewarded(image: int, hypothesis: Any) -> float:
         words = backend.vocabulary.decode(hypothesis.tokens).split() + [ends] * hypothesis.finished
         scores = index.score([dataset.images[image].id], [words], metrics=["CIDEr", "Bleu"]).per_hypothesis
+        bleus.append(scores["Bleu_4"][0])
         return float(scores["CIDEr"][0] + 0.5 * scores["Bleu_4"][0])
 
+    assert min(rewarded(image, greedy[place][0]) for place, image in enumerate(images)) > 0.01
     total, tokens, rewards = torch.zeros(()), 0, []
     for place, image in enumerate(images):
         values = [rewarded(image, hypothesis) for hypothesis in sampled[place]]
@@ -122,6 +144,7 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
             tokens += len(targets)
     model.zero_grad()
     (total / tokens).backward()
+    assert max(bleus) > 0.01
     assert reward == pytest.approx(np.mean(rewards))
     torch.testing.assert_close(found, model.decoder.output.weight.grad, atol=1e-5, rtol=1e-3)
 
@@ -153,39 +176,121 @@ def test_rewards_rise() -> None:
     assert np.mean(rewards[-10:]) > 1.5 * np.mean(rewards[:10])
 
 
-class Logger(SilentWatcher):
-    def __init__(self, *, stop_after: int = 0) -> None:
-        self.left = stop_after
+class Stopper(SilentWatcher):
+    def __init__(self, after: int) -> None:
+        self.left = after
 
     def advance(self, amount: int, **values: float) -> None:
-        if "loss" in values and self.left:
+        if "loss" in values:
             self.left -= 1
             if not self.left:
                 raise TrainingInterrupted("stopped by the test")
 
 
+def pooled_features() -> Path:
+    return scratch_folder() / "pooled-features"
+
+
+def stop(recipe: Recipe, run: Path, *, after: int) -> None:
+    """A run that is stopped in some step; those before were saved."""
+    eager = replace(recipe, training=replace(recipe.training, checkpoint_seconds=0.0))
+    with pytest.raises(TrainingInterrupted):
+        train(eager, shared_dataset(), run, features=pooled_features(), watcher=Stopper(after))
+
+
+def resume(recipe: Recipe, run: Path) -> int:
+    """Goes on; returns the finished epochs."""
+    return train(recipe, shared_dataset(), run, features=pooled_features(), resume=True).epochs
+
+
 def test_a_run_goes_on_in_its_self_critical_epochs_bit_for_bit(tmp_path: Path) -> None:
-    dataset, features = shared_dataset(), scratch_folder() / "pooled-features"
     recipe = reinforced()
-    whole = train(recipe, dataset, tmp_path / "whole", features=features)
-    assert whole.epochs == 3
+    assert train(recipe, shared_dataset(), tmp_path / "whole", features=pooled_features()).epochs == 3
     log = [json.loads(line) for line in (tmp_path / "whole" / "log.jsonl").read_text().splitlines()]
     assert [entry["loss"] > 0 for entry in log] == [True, False, False], (
         "the loss is then the negative reward"
     )
-    steps = 5 + 4 + 2  # of one taught epoch, of one reinforced, and two more
-    eager = replace(recipe, training=replace(recipe.training, checkpoint_seconds=0.0))
-    with pytest.raises(TrainingInterrupted):
-        train(eager, dataset, tmp_path / "cut", features=features, watcher=Logger(stop_after=steps))
-    train(eager, dataset, tmp_path / "cut", features=features, resume=True)
-    from showtell.training.checkpoint import read_checkpoint
-
+    # 16 images are five batches of 16 captions, or four of four images; a cosine over eight steps.
+    assert [entry["step"] for entry in log] == [5, 9, 13]
+    peak = recipe.self_critical.learning_rate
+    expected = [0.01, *(peak * 0.5 * (1 + math.cos(math.pi * step / 8)) for step in (3, 7))]
+    assert [entry["learning_rate"] for entry in log] == pytest.approx(expected)
+    stop(recipe, tmp_path / "cut", after=5 + 4 + 2)
+    assert resume(recipe, tmp_path / "cut") == 3
     first, second = (
         read_checkpoint(tmp_path / run / "checkpoint.safetensors")[0] for run in ("whole", "cut")
     )
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
+
+
+def test_each_image_is_rewarded_by_its_own_references(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[torch.Tensor, list[int]]] = []
+    original = SelfCritic.compute_loss
+
+    def spy(self: SelfCritic, model: Any, backend: Any, inputs: Any, images: Any, *, seed: int) -> Any:
+        seen.append((inputs.clone(), list(images)))
+        return original(self, model, backend, inputs, images, seed=seed)
+
+    monkeypatch.setattr(SelfCritic, "compute_loss", spy)
+    train(reinforced(reinforced_epochs=1), shared_dataset(), tmp_path / "run", features=pooled_features())
+    images = shared_dataset().split("train").images
+    assert sorted(image for _, batch in seen for image in batch) == list(range(len(images)))
+    encoder = build_encoder(reinforced().encoder, seed=0)
+    for inputs, batch in seen:
+        pixels = np.stack([encoder.preprocessing.read(images[index].path) for index in batch])
+        np.testing.assert_allclose(inputs, encoder.encode(pixels), atol=0.02, rtol=0.02)
+
+
+def test_self_critical_epochs_are_added_to_a_finished_run(tmp_path: Path) -> None:
+    taught = reinforced(reinforced_epochs=0)
+    assert train(taught, shared_dataset(), tmp_path / "run", features=pooled_features()).epochs == 1
+    assert resume(reinforced(reinforced_epochs=1), tmp_path / "run") == 2
+
+
+def test_what_may_change_before_the_first_self_critical_step(tmp_path: Path) -> None:
+    recipe = reinforced(epochs=2, reinforced_epochs=1)
+    stop(recipe, tmp_path / "run", after=7)
+    with pytest.raises(TrainingError, match=r"training\.epochs \(1, but 2 have begun\)"):
+        resume(reinforced(epochs=1, reinforced_epochs=1), tmp_path / "run")
+    assert resume(reinforced(epochs=2, reinforced_epochs=1, samples=2, batch_size=8), tmp_path / "run") == 3
+
+
+def test_what_may_not_change_after_it(tmp_path: Path) -> None:
+    recipe = reinforced(reinforced_epochs=2)
+    stop(recipe, tmp_path / "run", after=5 + 4 + 2)
+    for changed, message in (
+        (reinforced(reinforced_epochs=2, samples=2), r"self_critical\.samples \(3, now 2\)"),
+        (reinforced(epochs=2, reinforced_epochs=2), r"training\.epochs \(1, now 2\)"),
+        (reinforced(reinforced_epochs=1), r"self_critical\.epochs \(1, but 2 have begun\)"),
+        (reinforced(reinforced_epochs=0), r"self_critical\.epochs \(0, but 2 have begun\)"),
+        (
+            replace(recipe, decoding=replace(recipe.decoding, max_steps=3)),
+            r"decoding\.max_steps \(12, now 3\)",
+        ),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            resume(changed, tmp_path / "run")
+    assert resume(reinforced(reinforced_epochs=3), tmp_path / "run") == 4
+
+
+def test_a_trained_encoder_gets_gradients_and_keeps_its_statistics(tmp_path: Path) -> None:
+    encoder = {"trainable": True}
+    recipe = tiny_recipe(encoder=encoder, decoder=POOLING, training={"epochs": 1, "batch_size": 8})
+    recipe = replace(recipe, self_critical=SelfCriticalConfig(epochs=1, batch_size=8, samples=2))
+    train(replace(recipe, self_critical=SelfCriticalConfig()), shared_dataset(), tmp_path / "run")
+    before = read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")[0]
+    train(recipe, shared_dataset(), tmp_path / "run", resume=True)
+    after = read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")[0]
+    names = [
+        name for name in before if name.startswith("model.encoder.") and before[name].is_floating_point()
+    ]
+    moved = {name for name in names if not torch.equal(before[name], after[name])}
+    assert any(name.endswith("conv1.weight") for name in moved)
+    assert not any("running_" in name for name in moved)
 
 
 def test_what_cannot_be() -> None:
@@ -195,3 +300,7 @@ def test_what_cannot_be() -> None:
         load_recipe("show-tell-lstm", ["self_critical.sample=5"])
     with pytest.raises(ConfigError, match=r"self_critical\.baseline must be one of"):
         load_recipe("show-tell-lstm", ["self_critical.baseline=none"])
+    with pytest.raises(ConfigError, match=r"self_critical\.learning_rate must be above 0"):
+        load_recipe("show-tell-lstm", ["self_critical.learning_rate=0"])
+    with pytest.raises(ConfigError, match=r"training\.patience ends a run"):
+        load_recipe("drawn-shapes", ["training.patience=2", "self_critical.epochs=1"])

@@ -171,7 +171,10 @@ class SelfCriticalConfig:
             "self_critical.samples", self.samples, minimum=2 if self.baseline == "samples" else 1, maximum=100
         )
         check_range("self_critical.bleu", self.bleu, minimum=0.0, maximum=100.0)
-        check_range("self_critical.learning_rate", self.learning_rate, minimum=0.0, maximum=1.0)
+        if not 0 < self.learning_rate < 10:
+            raise ConfigError(
+                f"self_critical.learning_rate must be above 0 and below 10. Received: {self.learning_rate}"
+            )
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:

@@ -40,6 +40,13 @@ class Recipe:
     self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
 
+    def __post_init__(self) -> None:
+        if self.training.patience and self.self_critical.epochs:
+            raise ConfigError(
+                "training.patience ends a run, so it does not go with self_critical.epochs. Received: "
+                f"{self.training.patience} and {self.self_critical.epochs}. Set one of them to 0."
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain tables that `from_dict` reads, in the form of a recipe file."""
         return {
@@ -73,7 +80,7 @@ class Recipe:
         kind = decoder.pop("kind", None)
         if not isinstance(kind, str):
             raise ConfigError(f"{where} must name its decoder: [decoder] kind = ... Received: {kind!r}")
-        recipe = cls(
+        return cls(
             name=str(tables.get("name", Path(where).stem)),
             source=str(tables.get("source", "")),
             encoder=build(EncoderConfig, tables.get("encoder", {}), "encoder"),
@@ -84,12 +91,6 @@ class Recipe:
             self_critical=build(SelfCriticalConfig, tables.get("self_critical", {}), "self_critical"),
             decoding=DecodingSettings.from_dict(dict(tables.get("decoding", {}))),
         )
-        if recipe.training.patience and recipe.self_critical.epochs:
-            raise ConfigError(
-                f"{where}: training.patience ends a run, so it does not go with self_critical.epochs. Received: "
-                f"{recipe.training.patience} and {recipe.self_critical.epochs}. Set one of them to 0."
-            )
-        return recipe
 
 
 def _shipped() -> dict[str, str]:

@@ -73,7 +73,7 @@ class LossLog:
                     raise TrainingError(
                         f"The {what} is {value} at step {entry.step} of epoch {epoch} (learning rate "
                         f"{entry.rate:.2g}). Nothing of this step was kept: a checkpoint on disk is from before. "
-                        "Lower training.learning_rate, keep training.clip_norm above 0, or set "
+                        "Lower the learning_rate of this part of the run, keep training.clip_norm above 0, or set "
                         'training.precision = "float32".'
                     )
             loss_sum += loss * entry.tokens

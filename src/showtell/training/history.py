@@ -67,7 +67,8 @@ class History:
         lines = axes.plot(
             epochs, [entry["loss"] for entry in self.entries], "o-", color="C0", label="training loss"
         )
-        axes.set(xlabel="epoch", ylabel="loss (nats per token)")
+        # Self-critical epochs log the negative mean reward.
+        axes.set(xlabel="epoch", ylabel="loss (nats per token; below zero: minus the reward)")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         scored = [entry for entry in self.entries if entry.get("dev")]
         if scored:

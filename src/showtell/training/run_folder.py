@@ -139,8 +139,24 @@ class RunFolder:
             return False
         return True
 
-    def _finished_epochs(self) -> int:
-        return int(read_checkpoint(self.checkpoint)[1]["epoch"]) if self.checkpoint.exists() else 0
+    def _compare_plans(
+        self, old: Mapping[str, Any], new: Mapping[str, Any], position: Mapping[str, Any]
+    ) -> list[str]:
+        """Returns what would put the self-critical epochs somewhere else than they are or can be."""
+        reinforced = bool(position.get("reinforced", 0))
+        if not reinforced and not new["self_critical"]["epochs"]:
+            return []
+        changed = []
+        steps = [recipe["decoding"]["max_steps"] for recipe in (old, new)]
+        if reinforced and steps[0] != steps[1]:  # the longest sample
+            changed.append(f"decoding.max_steps ({steps[0]!r}, now {steps[1]!r})")
+        key = "self_critical.epochs" if reinforced else "training.epochs"
+        before = old["training"]["epochs"] if reinforced else 0
+        begun = position.get("epoch", 0) + (1 if position.get("batch", 0) else 0) - before
+        planned = new["self_critical" if reinforced else "training"]["epochs"]
+        if planned < begun:
+            changed.append(f"{key} ({planned}, but {begun} have begun)")
+        return changed
 
     def _compare(self, record: Mapping[str, Any]) -> None:
         try:
@@ -148,10 +164,9 @@ class RunFolder:
             # Through Recipe, so that a key which is younger than the run has its default.
             old = Recipe.from_dict(before["recipe"]).to_dict()
             new = json.loads(json.dumps(record["recipe"]))
-            # Self-critical epochs may be added to a run, or changed, until the first of them has begun.
-            reinforced = (
-                old["self_critical"]["epochs"] and self._finished_epochs() >= old["training"]["epochs"]
-            )
+            position = read_checkpoint(self.checkpoint)[1] if self.checkpoint.exists() else {}
+            # Self-critical epochs may be added to a run, or changed, until the first of their steps was made.
+            reinforced = bool(position.get("reinforced", 0))
             may_change = MAY_CHANGE - {"epochs"} if reinforced else MAY_CHANGE
             changed = [
                 f"{section}.{key} ({old[section].get(key)!r}, now {new[section].get(key)!r})"
@@ -164,6 +179,7 @@ class RunFolder:
                     section == "encoder" and key == "weights"
                 )  # a moved file; its digest is compared below
             ]
+            changed += self._compare_plans(old, new, position)
             changed += [
                 f"the {name} (fingerprint {before['fingerprints'].get(name, '')[:12]}, now {value[:12]})"
                 for name, value in record["fingerprints"].items()

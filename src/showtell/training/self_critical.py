@@ -20,7 +20,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from showtell.captioning import Features
@@ -52,7 +52,9 @@ class SelfCritic:
         self, dataset: Dataset, vocabulary: Vocabulary, config: SelfCriticalConfig, *, max_steps: int
     ) -> None:
         self._ids = [image.id for image in dataset.images]
-        self._index = ReferenceIndex({image.id: image.captions for image in dataset.images}, end=_END)
+        # Images without captions are never in a batch.
+        references = {image.id: image.captions for image in dataset.images if image.captions}
+        self._index = ReferenceIndex(references, end=_END)
         self._vocabulary = vocabulary
         self._config = config
         self._sampling = DecodingSettings(method="sample", count=config.samples, max_steps=max_steps)
@@ -73,11 +75,8 @@ class SelfCritic:
             The loss, whose gradient is the policy gradient; and the mean reward of the samples.
         """
         model.eval()
-        features = inputs
-        if model.encoder is not None:
-            with torch.no_grad():
-                features = model.encoder(inputs)
-        plain: Features = features.float().cpu().numpy()
+        features = inputs if model.encoder is None else model.encoder(inputs)
+        plain: Features = features.detach().float().cpu().numpy()
         sampled = decode(backend.bind(plain), replace(self._sampling, seed=seed), SPECIAL, image_seeds=images)
         rewards = self._reward(images, sampled)  # (images, samples)
         if self._config.baseline == "greedy":
@@ -88,7 +87,11 @@ class SelfCritic:
             baseline = (rewards.sum(axis=1, keepdims=True) - rewards) / others
         batch, advantages = _collate(sampled, rewards - baseline)
         batch, advantages = batch.to(inputs.device), advantages.to(inputs.device)
-        losses = self._negative_log_probs(model(inputs, batch), batch)
+        for module in model.decoder.modules():
+            # cuDNN gives gradients of recurrent layers in training mode alone; with one layer it is the same there.
+            if isinstance(module, nn.RNNBase):
+                module.train()
+        losses = self._negative_log_probs(model.decoder(features, batch), batch)
         weights = batch.pack(advantages[:, None].expand(-1, batch.inputs.shape[1]))
         return (losses * weights).mean(), float(rewards.mean())
 

@@ -103,6 +103,7 @@ class _Position:
     best_epoch: int = 0
     best_scores: dict[str, float] = field(default_factory=dict)
     stale: int = 0  # evaluations since the best one
+    reinforced: int = 0  # self-critical steps so far
 
     def to_dict(self) -> dict[str, Any]:
         return {**vars(self), "best": None if self.best == -math.inf else self.best}
@@ -150,9 +151,11 @@ def train(
         try:
             return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed)
         except torch.OutOfMemoryError:
+            key = "self_critical" if run.position.epoch >= recipe.training.epochs else "training"
+            size = getattr(recipe, key).batch_size
             raise TrainingError(
-                f"The GPU's memory is too small for batches of {recipe.training.batch_size}. Lower "
-                'training.batch_size, or set training.device = "cpu". The last checkpoint is whole.'
+                f"The GPU's memory is too small for batches of {size}. Lower {key}.batch_size, or set "
+                'training.device = "cpu". The last checkpoint is whole.'
             ) from None
 
 
@@ -291,10 +294,11 @@ class _Run:
         ]
         with closing(prefetch(tasks)) as loaded:
             for images, inputs, batch in loaded:
-                self._train_step(inputs.to(self.device, non_blocking=True), batch.to(self.device), images)
+                position.captions += self._train_step(
+                    inputs.to(self.device, non_blocking=True), batch.to(self.device), images
+                )
                 position.batch += 1
                 position.step += 1
-                position.captions += len(batch.lengths)
                 position.seconds = before + time.monotonic() - started
                 mean = {"loss": position.loss_sum / position.tokens} if position.tokens else {}
                 self.watcher.advance(len(batch.lengths), **mean)
@@ -305,20 +309,27 @@ class _Run:
                     saved = time.monotonic()
         self._read_losses()
 
-    def _train_step(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int]) -> None:
-        """Makes one optimiser step: on the mean loss over the real tokens, or on that of self-critical training."""
+    def _train_step(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int]) -> int:
+        """Makes one optimiser step: on the mean loss over the real tokens, or on that of self-critical training.
+
+        Returns:
+            How many captions it learnt from.
+        """
         rate = set_learning_rate(self.optimizer, self._learning_rate_factor(self.position.step))
         if self.critic is not None and self._is_self_critical(self.position.epoch):
             seed = (self.config.seed << 32) + self.position.step
             loss, reward = self.critic.compute_loss(self.model, self._backend(), inputs, images, seed=seed)
             # What is minimised is the expected reward's negative; the loss only has its gradient.
             shown, counted = loss.new_tensor(-reward), len(images)
+            captions = len(images) * self.recipe.self_critical.samples
+            self.position.reinforced += 1
         else:
             targets = batch.pack(batch.targets)  # (tokens)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16()):
                 logits = self.model(inputs, batch)  # (tokens, vocab)
             loss = cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
             shown, counted = loss.detach(), len(targets)
+            captions = len(batch.lengths)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         # A finite loss can have gradients that are not, and one step with these would spoil every weight.
@@ -327,6 +338,7 @@ class _Run:
         if self.losses.is_due():
             self._read_losses()
         self.optimizer.step()
+        return captions
 
     def _read_losses(self) -> None:
         """Counts the losses of the steps since the last time, and raises TrainingError if one is not finite."""
