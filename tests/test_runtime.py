@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -133,7 +134,7 @@ def test_a_damaged_cache_of_compiled_models_is_made_anew(
 ) -> None:
     monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path))
     first = [picture.text for picture in Captioner.load(exported).caption(photographs)]
-    entries = list((tmp_path / "compiled").glob("*.blob"))
+    entries = list((tmp_path / "compiled").rglob("*.blob"))
     assert entries, "nothing was kept"
     for place, entry in enumerate(entries):
         content = entry.read_bytes()
@@ -141,6 +142,44 @@ def test_a_damaged_cache_of_compiled_models_is_made_anew(
     (tmp_path / "compiled" / "mine.txt").write_text("not Showtell's")
     assert [picture.text for picture in Captioner.load(exported).caption(photographs)] == first
     assert (tmp_path / "compiled" / "mine.txt").exists()
+
+
+def test_changed_bytes_in_the_middle_of_the_cache_change_no_caption(
+    exported: Path, photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path))
+
+    def log_probs() -> list[float]:
+        captioner = Captioner.load(exported, engine="openvino", precision="float32")
+        return [picture.captions[0].log_prob for picture in captioner.caption(photographs)]
+
+    expected = log_probs()
+    entries = sorted((tmp_path / "compiled").rglob("*.blob"))
+    assert len(entries) >= 3
+    for entry in entries:
+        content = bytearray(entry.read_bytes())
+        middle = len(content) // 2
+        content[middle : middle + 2000] = bytes(byte ^ 255 for byte in content[middle : middle + 2000])
+        entry.write_bytes(content)
+    assert log_probs() == expected
+    for entry in entries:
+        entry.with_suffix(".crc32").unlink()  # as after a kill between the two
+    assert log_probs() == expected
+    kept = [entry for entry in (tmp_path / "compiled").rglob("*") if entry.is_file()]
+    assert {entry.suffix for entry in kept} == {".blob", ".crc32"}
+
+
+def test_nobody_is_told(tmp_path: Path) -> None:
+    script = (
+        "import socket\n"
+        "def refuse(*_): raise AssertionError('the network was asked')\n"
+        "socket.getaddrinfo = refuse\n"
+        "import showtell.runtime.openvino_engine, sys\n"
+        "assert sys.modules['openvino_telemetry'] is None\n"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(

@@ -26,6 +26,7 @@ import onnx
 from showtell.errors import ConfigError, ImageError
 from showtell.files import write_atomically
 from showtell.images import ImageSource, Preprocessing, read_ahead
+from showtell.telemetry import refuse_telemetry
 
 CALIBRATION_IMAGES = 300  # more change the ranges little and cost a second each
 
@@ -74,6 +75,7 @@ def quantize_encoder(graph: Path, pictures: Sequence[npt.NDArray[np.uint8]]) -> 
         pictures: to calibrate with, from `read_calibration`.
     """
     with _quiet():
+        refuse_telemetry()
         import nncf  # it logs and warns while it is imported
 
         model = nncf.quantize(
@@ -88,6 +90,7 @@ def quantize_encoder(graph: Path, pictures: Sequence[npt.NDArray[np.uint8]]) -> 
 def compress_weights(graph: Path) -> None:
     """Replaces a graph by one whose matrices are stored in 8 bits; states and products stay floating-point."""
     with _quiet():
+        refuse_telemetry()
         import nncf
 
         model = nncf.compress_weights(onnx.load(graph), mode=nncf.CompressWeightsMode.INT8_SYM)

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import threading
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino
 
 from showtell.errors import BundleError, ConfigError
+from showtell.files import write_atomically
 from showtell.runtime.engine import Array, EngineOptions
+from showtell.telemetry import refuse_telemetry
 
+refuse_telemetry()
+import openvino  # noqa: E402
+
+_CHECKSUM = ".crc32"  # of the blob of the same name
 _HINTS = {"float32": "f32", "bf16": "bf16"}
 
 
@@ -83,17 +90,21 @@ class OpenVinoEngine:
             model = self._core.read_model(str(graph))
             if shape is not None:
                 model.reshape({model.inputs[0]: openvino.PartialShape(list(shape))})
-            return OpenVinoNetwork(self._compile(model, settings))
+            return OpenVinoNetwork(self._compile(graph, model, settings))
         except RuntimeError as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[-1]
             raise BundleError(f"{graph}: OpenVINO cannot compile this graph: {reason}") from None
 
-    def _compile(self, model: Any, settings: dict[str, Any]) -> Any:
+    def _compile(self, graph: Path, model: Any, settings: dict[str, Any]) -> Any:
+        # A folder for each graph, so that only what may be used has to be checked.
         folder = self._options.cache_folder
+        if folder is not None:
+            folder = folder / hashlib.sha256(str(graph.resolve()).encode()).hexdigest()[:16]
         if folder is None or not _is_writable(folder):
             return self._core.compile_model(model, "CPU", settings)
+        _remove_damaged(folder)
         try:
-            return self._core.compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
+            compiled = self._core.compile_model(model, "CPU", {**settings, "CACHE_DIR": str(folder)})
         except RuntimeError:
             compiled = self._core.compile_model(model, "CPU", settings)
             # So an entry of the cache is damaged. OpenVINO does not say which, and all can be made anew.
@@ -101,6 +112,30 @@ class OpenVinoEngine:
                 for entry in folder.glob("*.blob"):
                     entry.unlink(missing_ok=True)
             return compiled
+        _write_checksums(folder)
+        return compiled
+
+
+# OpenVINO notices a blob that is cut off, but not one with other bytes in the middle, which gives other captions.
+def _remove_damaged(folder: Path) -> None:
+    """Removes what is not as it was when it was compiled."""
+    for entry in folder.glob("*.blob"):
+        with contextlib.suppress(OSError):
+            noted = entry.with_suffix(_CHECKSUM)
+            if not noted.exists() or noted.read_text(encoding="ascii", errors="replace") != _sum(entry):
+                entry.unlink(missing_ok=True)
+                noted.unlink(missing_ok=True)
+
+
+def _write_checksums(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # a full disk: it is compiled anew the next time
+        for entry in folder.glob("*.blob"):
+            if not entry.with_suffix(_CHECKSUM).exists():
+                write_atomically(entry.with_suffix(_CHECKSUM), _sum(entry).encode())
+
+
+def _sum(entry: Path) -> str:
+    return f"{zlib.crc32(entry.read_bytes()):08x}"
 
 
 def _is_writable(folder: Path) -> bool:

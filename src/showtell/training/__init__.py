@@ -1,6 +1,7 @@
 """Training: batches, losses, the trainer, and the torch backend."""
 
 from showtell.training.model import TorchBackend, open_backend
-from showtell.training.trainer import SilentWatcher, TrainingResult, Watcher, train
+from showtell.training.trainer import TrainingResult, train
+from showtell.training.watcher import SilentWatcher, Watcher
 
 __all__ = ["SilentWatcher", "TorchBackend", "TrainingResult", "Watcher", "open_backend", "train"]

@@ -12,7 +12,7 @@ from showtell.errors import CacheError
 from showtell.files import cache_folder
 
 if TYPE_CHECKING:
-    from showtell.training.trainer import Watcher
+    from showtell.training.watcher import Watcher
 
 
 def open_features(dataset: Dataset, encoder: Encoder, folder: Path | None, watcher: Watcher) -> FeatureCache:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,35 +42,7 @@ from showtell.training.run_folder import RunFolder
 from showtell.training.self_critical import SelfCritic
 from showtell.training.sources import CachedImages, DecodedImages, ImageSource, prefetch
 from showtell.training.stored_features import open_features
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes, as a progress bar."""
-
-    def stage(self, description: str, total: int, unit: str) -> None:
-        """A new stage begins: so many units are ahead."""
-        ...
-
-    def advance(self, amount: int, **values: float) -> None:
-        """So many units are done; values, as the loss, are to be shown."""
-        ...
-
-    def note(self, message: str) -> None:
-        """Something worth a line."""
-        ...
-
-
-class SilentWatcher:
-    """Tells nobody."""
-
-    def stage(self, description: str, total: int, unit: str) -> None:
-        """Ignores the stage."""
-
-    def advance(self, amount: int, **values: float) -> None:
-        """Ignores the progress."""
-
-    def note(self, message: str) -> None:
-        """Ignores the note."""
+from showtell.training.watcher import SilentWatcher, Watcher
 
 
 @dataclass(frozen=True)
