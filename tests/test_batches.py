@@ -203,7 +203,7 @@ def test_padding_is_in_neither_loss_nor_gradient(kind: str) -> None:
         images, batch = collate(captions)
         decoder.zero_grad()
         targets = batch.pack(batch.targets)
-        loss = cross_entropy(decoder(features[images], batch), targets, reduction="sum")
+        loss = cross_entropy(decoder(features[images], batch).logits, targets, reduction="sum")
         loss.backward()
         return float(loss.detach()), [parameter.grad.clone() for parameter in decoder.parameters()]
 
@@ -222,7 +222,7 @@ def test_a_batch_of_one_image_trains_with_batch_normalisation() -> None:
     images, batch = collate([EncodedCaption(3, (1, 5), (5, 2)), EncodedCaption(3, (1, 6), (6, 2))])
     assert images == [3]
     before = {name: buffer.clone() for name, buffer in decoder.named_buffers()}
-    decoder(torch.randn(1, 6), batch).sum().backward()
+    decoder(torch.randn(1, 6), batch).logits.sum().backward()
     assert all(torch.equal(buffer, before[name]) for name, buffer in decoder.named_buffers())
     assert decoder.norm.weight.grad is not None
     decoder(torch.randn(3, 6), collate([EncodedCaption(n, (1, 5), (5, 2)) for n in range(3)])[1])

@@ -121,7 +121,7 @@ def test_the_tutorial_loss_is_our_loss(model: Path) -> None:
     owners = torch.tensor([1, 0, 1])
     features = torch.randn(2, 4, facts["channels"], generator=torch.Generator().manual_seed(2))
     batch = CaptionBatch(padded[:, :-1], padded[:, 1:], [len(caption) - 1 for caption in captions], owners)
-    mine = cross_entropy(decoder(features, batch), batch.pack(batch.targets))
+    mine = cross_entropy(decoder(features, batch).logits, batch.pack(batch.targets))
     theirs = tutorial_training.compute_loss(rival, features[owners], padded)
     assert theirs.item() == pytest.approx(mine.item(), rel=1e-5)
 

@@ -19,6 +19,8 @@ OWNERS = [0, 1, 2, 0, 1]
 
 FORMS: list[tuple[str, dict[str, object]]] = [
     *((kind, {}) for kind in list_decoders()),
+    ("top-down-lstm", {"tied": True}),
+    ("top-down-lstm", {"tied": True, "embedding_size": 24}),
     ("attend-gru-additive", {"initial_state": "mean"}),
     ("attend-gru-additive", {"gate": True}),
     ("attend-gru-additive", {"initial_state": "mean", "gate": True}),
@@ -54,10 +56,15 @@ def test_sequence_path_gives_the_logits_of_the_step(decoder: Decoder) -> None:
     batch = make_batch()
     memory = select(decoder.project(make_features(decoder)), batch.owners)
     with torch.no_grad():
-        whole = decoder.logits(decoder.run(batch, memory))
-        stepwise = decoder.logits(decoder.run_stepwise(batch, memory))
+        outputs, looks = decoder.run(batch, memory)
+        step_outputs, step_looks = decoder.run_stepwise(batch, memory)
+    whole, stepwise = decoder.logits(outputs), decoder.logits(step_outputs)
     assert whole.shape == (sum(LENGTHS), VOCAB)
     torch.testing.assert_close(whole, stepwise, atol=1e-5, rtol=1e-5)
+    assert (looks is not None) is (step_looks is not None) is decoder.attends
+    if looks is not None:
+        assert looks.shape == (sum(LENGTHS), CELLS)
+        torch.testing.assert_close(looks, step_looks, atol=1e-5, rtol=1e-5)
 
 
 def test_the_gate_and_the_first_state_of_the_additive_decoder_matter() -> None:
@@ -82,7 +89,7 @@ def test_the_gate_and_the_first_state_of_the_additive_decoder_matter() -> None:
 def test_each_caption_alone_gives_the_logits_it_has_in_the_batch(decoder: Decoder) -> None:
     batch, features = make_batch(), make_features(decoder)
     with torch.no_grad():
-        together = decoder(features, batch)
+        together = decoder(features, batch).logits
         rows = batch.pack(torch.arange(len(LENGTHS)).unsqueeze(1).expand(-1, max(LENGTHS)))
         for row, length in enumerate(LENGTHS):
             alone = CaptionBatch(
@@ -91,7 +98,7 @@ def test_each_caption_alone_gives_the_logits_it_has_in_the_batch(decoder: Decode
                 [length],
                 torch.tensor([0]),
             )
-            logits = decoder(features[OWNERS[row] : OWNERS[row] + 1], alone)
+            logits = decoder(features[OWNERS[row] : OWNERS[row] + 1], alone).logits
             torch.testing.assert_close(logits, together[rows == row], atol=1e-5, rtol=1e-5)
 
 
@@ -101,7 +108,7 @@ def test_extra_padding_changes_neither_loss_nor_gradient(decoder: Decoder) -> No
         batch = make_batch(padding, pad_id)
         decoder.zero_grad()
         loss = cross_entropy(
-            decoder(make_features(decoder), batch), batch.pack(batch.targets), label_smoothing=0.1
+            decoder(make_features(decoder), batch).logits, batch.pack(batch.targets), label_smoothing=0.1
         )
         loss.backward()
         found.append((loss.detach(), {n: p.grad.clone() for n, p in decoder.named_parameters()}))
@@ -114,7 +121,7 @@ def test_extra_padding_changes_neither_loss_nor_gradient(decoder: Decoder) -> No
 def test_packed_loss_is_the_mean_over_real_tokens(decoder: Decoder) -> None:
     batch = make_batch(padding=3)
     with torch.no_grad():
-        logits = decoder(make_features(decoder), batch)
+        logits = decoder(make_features(decoder), batch).logits
     by_hand = []
     offset = 0
     for step in range(max(LENGTHS)):
@@ -128,7 +135,7 @@ def test_packed_loss_is_the_mean_over_real_tokens(decoder: Decoder) -> None:
 def test_every_parameter_gets_a_gradient_and_the_image_matters(decoder: Decoder) -> None:
     batch = make_batch()
     features = make_features(decoder).requires_grad_()
-    cross_entropy(decoder(features, batch), batch.pack(batch.targets)).backward()
+    cross_entropy(decoder(features, batch).logits, batch.pack(batch.targets)).backward()
     assert features.grad is not None
     assert features.grad.abs().sum() > 0
     without = [

@@ -70,7 +70,7 @@ def teach(model: CaptionModel, vocabulary: Vocabulary, features: torch.Tensor) -
     images, batch = collate(encode_captions(dataset, vocabulary, MAX_STEPS))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(80):
-        loss = cross_entropy(model(features[images], batch), batch.pack(batch.targets))
+        loss = cross_entropy(model(features[images], batch).logits, batch.pack(batch.targets))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -88,7 +88,7 @@ def test_the_pass_with_gradients_gives_the_probabilities_that_were_sampled_from(
     expected = np.array([[hypothesis.log_prob for hypothesis in group] for group in sampled])
     batch, values = _collate(sampled, expected)
     with torch.no_grad():
-        losses = critic._negative_log_probs(model(features[images], batch), batch)
+        losses = critic._negative_log_probs(model(features[images], batch).logits, batch)
     rows = batch.pack(torch.arange(len(batch.lengths))[:, None].expand(-1, batch.inputs.shape[1]))
     sums = torch.zeros(len(batch.lengths)).index_add(0, rows, losses)
     torch.testing.assert_close(-sums, values, atol=1e-4, rtol=1e-4)
@@ -101,9 +101,9 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
     critic, model, backend, features = build("show-tell", samples=4, baseline=baseline, bleu=0.5)
     teach(model, backend.vocabulary, features)
     images = [1, 2, 6, 7]
-    loss, reward = critic.compute_loss(model, backend, features[images], images, seed=5)
+    found_loss = critic.compute_loss(model, backend, features[images], images, seed=5)
     model.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    found_loss.loss.backward()  # type: ignore[no-untyped-call]
     found = model.decoder.output.weight.grad.clone()
 
     dataset = shared_dataset().split("train")
@@ -145,7 +145,7 @@ def test_the_gradient_is_that_of_the_expected_reward(baseline: str) -> None:
     model.zero_grad()
     (total / tokens).backward()
     assert max(bleus) > 0.01
-    assert reward == pytest.approx(np.mean(rewards))
+    assert -float(found_loss.shown) == pytest.approx(np.mean(rewards))
     torch.testing.assert_close(found, model.decoder.output.weight.grad, atol=1e-5, rtol=1e-3)
 
 
@@ -168,11 +168,11 @@ def test_rewards_rise() -> None:
     images = list(range(8))
     rewards = []
     for step in range(60):
-        loss, reward = critic.compute_loss(model, backend, features[images], images, seed=step)
+        found = critic.compute_loss(model, backend, features[images], images, seed=step)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        found.loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        rewards.append(reward)
+        rewards.append(-float(found.shown))
     assert np.mean(rewards[-10:]) > 1.5 * np.mean(rewards[:10])
 
 

@@ -99,6 +99,16 @@ class TrainingConfig:
     """gradients are scaled down to this norm; 0 turns it off"""
     label_smoothing: float = 0.0
     """the probability spread over all words (Szegedy et al. 2016, section 7)"""
+    doubly_stochastic: float = 0.0
+    """weight of the term that wants attention to visit every cell (Xu et al. 2015, equation 14); 1 is the paper's"""
+    word_dropout: float = 0.0
+    """share of the input words that become unknown in training (Bowman et al. 2016, section 3.3)"""
+    scheduled_sampling: float = 0.0
+    """share of the input words that the decoder samples itself at the end of teacher forcing; it rises from zero in a
+    line (Bengio et al. 2015)"""
+    ema: float = 0.0
+    """what a step keeps of the moving average of the weights, which is then evaluated and kept (Polyak and Juditsky
+    1992; Kingma and Ba 2015, section 7.2); about 0.999; 0 turns it off"""
     device: str = "auto"
     """"cpu", "cuda", or "auto": a GPU where torch finds one"""
     precision: str = "auto"
@@ -142,7 +152,10 @@ class TrainingConfig:
                     f"training.{name} must be above 0 and below 10. Received: {getattr(self, name)}"
                 )
         check_range("training.warmup", self.warmup, minimum=0.0, maximum=1.0)
-        check_range("training.label_smoothing", self.label_smoothing, minimum=0.0, maximum=0.99)
+        for name in ("label_smoothing", "word_dropout", "scheduled_sampling"):
+            check_range(f"training.{name}", getattr(self, name), minimum=0.0, maximum=0.99)
+        check_range("training.doubly_stochastic", self.doubly_stochastic, minimum=0.0, maximum=100.0)
+        check_range("training.ema", self.ema, minimum=0.0, maximum=0.99999)
 
 
 @dataclass(frozen=True)

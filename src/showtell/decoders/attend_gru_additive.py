@@ -93,7 +93,9 @@ class AttendGruAdditiveDecoder(Decoder):
         hidden = self.gru(torch.cat([context.to(words.dtype), words], dim=1), state[0])
         return hidden, (hidden,), weights
 
-    def run(self, batch: CaptionBatch, memory: Memory) -> Float[Tensor, "tokens hidden"]:
+    def run(
+        self, batch: CaptionBatch, memory: Memory
+    ) -> tuple[Float[Tensor, "tokens hidden"], Float[Tensor, "tokens cells"]]:
         """As `step` after `step`, but what the words give to the GRU's gates is one product for all of them."""
         (hidden,), (cells, keys) = self.start(memory), memory
         counts = batch.counts()
@@ -103,15 +105,16 @@ class AttendGruAdditiveDecoder(Decoder):
         word_gates = torch.split(
             linear(words, from_words, self.gru.bias_ih), counts
         )  # each (count, 3 x hidden)
-        outputs = []
+        outputs, looks = [], []
         for count, given in zip(counts, word_gates):
             if count < len(hidden):
                 hidden, cells, keys = hidden[:count], cells[:count], keys[:count]
-            context, _ = self._look(hidden, cells, keys)
+            context, weights = self._look(hidden, cells, keys)
             gates = given + linear(context.to(given.dtype), from_context)
             hidden = _advance(gates, linear(hidden, self.gru.weight_hh, self.gru.bias_hh), hidden)
             outputs.append(hidden)
-        return torch.cat(outputs)
+            looks.append(weights)
+        return torch.cat(outputs), torch.cat(looks)
 
     def _look(
         self,

@@ -68,11 +68,13 @@ class AttendGruDotDecoder(Decoder):
         attended, weights = self._attend(outputs.view(cells.shape[0], -1, self.size), cells)
         return attended.flatten(0, 1), (hidden[0],), weights.flatten(0, 1)
 
-    def run(self, batch: CaptionBatch, memory: Memory) -> Float[Tensor, "tokens size"]:
+    def run(
+        self, batch: CaptionBatch, memory: Memory
+    ) -> tuple[Float[Tensor, "tokens size"], Float[Tensor, "tokens cells"]]:
         """The whole sequence at once."""
         outputs, _ = self.gru(self.dropout(self.embedding(batch.inputs)))
-        attended, _ = self._attend(outputs, memory[0])
-        return batch.pack(attended)
+        attended, weights = self._attend(outputs, memory[0])
+        return batch.pack(attended), batch.pack(weights)
 
     def _attend(
         self, outputs: Float[Tensor, "images queries size"], cells: Float[Tensor, "images cells size"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -21,6 +21,13 @@ from torch import Tensor, nn
 
 Memory = tuple[Tensor, ...]  # what `project` computes once per image; each (images, ...)
 State = tuple[Tensor, ...]  # what the recurrence carries from step to step; each (rows, ...)
+
+
+class Taught(NamedTuple):
+    """What teacher forcing gives for all real tokens of a batch, in packed order."""
+
+    logits: Tensor  # (tokens, vocab)
+    attention: Tensor | None  # (tokens, cells), each row sums to 1; None for decoders without attention
 
 
 @dataclass(frozen=True)
@@ -91,26 +98,32 @@ class Decoder(nn.Module, ABC):
     def logits(self, outputs: Float[Tensor, "rows output"]) -> Float[Tensor, "rows vocab"]:
         """The output layer."""
 
-    def run(self, batch: CaptionBatch, memory: Memory) -> Float[Tensor, "tokens output"]:
-        """Returns the outputs of all real tokens in packed order; the memory has one entry per caption."""
+    def run(
+        self, batch: CaptionBatch, memory: Memory
+    ) -> tuple[Float[Tensor, "tokens output"], Float[Tensor, "tokens cells"] | None]:
+        """Returns outputs and attention of all real tokens in packed order; the memory has one entry per caption."""
         return self.run_stepwise(batch, memory)
 
-    def run_stepwise(self, batch: CaptionBatch, memory: Memory) -> Float[Tensor, "tokens output"]:
+    def run_stepwise(
+        self, batch: CaptionBatch, memory: Memory
+    ) -> tuple[Float[Tensor, "tokens output"], Float[Tensor, "tokens cells"] | None]:
         """`run` by repeated `step`; captions leave the batch when they end."""
         state = self.start(memory)
-        outputs = []
+        outputs, looks = [], []
         for step, count in enumerate(batch.counts()):
             if count < len(memory[0]):
                 memory = tuple(part[:count] for part in memory)
                 state = tuple(part[:count] for part in state)
-            output, state, _ = self.step(batch.inputs[:count, step], state, memory)
+            output, state, attention = self.step(batch.inputs[:count, step], state, memory)
             outputs.append(output)
-        return torch.cat(outputs)
+            if attention is not None:
+                looks.append(attention)
+        return torch.cat(outputs), torch.cat(looks) if looks else None
 
-    def forward(self, features: Tensor, batch: CaptionBatch) -> Float[Tensor, "tokens vocab"]:
-        """Teacher forcing: returns the logits of all real tokens in packed order (see `CaptionBatch.pack`)."""
-        memory = self.project(features)
-        return self.logits(self.run(batch, select(memory, batch.owners)))
+    def forward(self, features: Tensor, batch: CaptionBatch) -> Taught:
+        """Teacher forcing."""
+        outputs, attention = self.run(batch, select(self.project(features), batch.owners))
+        return Taught(self.logits(outputs), attention)
 
 
 def select(parts: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:

@@ -70,12 +70,12 @@ class InjectLstmDecoder(Decoder):
         outputs, (hidden, cell) = self.lstm(words, (hidden, cell))
         return outputs[:, 0], (hidden[0], cell[0]), None
 
-    def run(self, batch: CaptionBatch, memory: Memory) -> Float[Tensor, "tokens hidden"]:
+    def run(self, batch: CaptionBatch, memory: Memory) -> tuple[Float[Tensor, "tokens hidden"], None]:
         """The whole sequence in one call."""
         words = self.dropout(self.embedding(batch.inputs))
         initial = memory[0].unsqueeze(0).to(words.dtype)
         outputs, _ = self.lstm(words, (initial, initial))
-        return batch.pack(outputs)
+        return batch.pack(outputs), None
 
     def logits(self, outputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
         """The narrow layer and the output layer."""

@@ -11,6 +11,7 @@ from showtell.decoders.attend_gru_dot import AttendGruDotDecoder, AttendGruDotOp
 from showtell.decoders.base import Decoder
 from showtell.decoders.inject_lstm import InjectLstmDecoder, InjectLstmOptions
 from showtell.decoders.show_tell import ShowTellDecoder, ShowTellOptions
+from showtell.decoders.top_down_lstm import TopDownLstmDecoder, TopDownLstmOptions
 from showtell.errors import ConfigError, did_you_mean
 
 DECODERS: dict[str, tuple[type[Any], type[Decoder]]] = {
@@ -18,6 +19,7 @@ DECODERS: dict[str, tuple[type[Any], type[Decoder]]] = {
     "inject-lstm": (InjectLstmOptions, InjectLstmDecoder),
     "attend-gru-additive": (AttendGruAdditiveOptions, AttendGruAdditiveDecoder),
     "attend-gru-dot": (AttendGruDotOptions, AttendGruDotDecoder),
+    "top-down-lstm": (TopDownLstmOptions, TopDownLstmDecoder),
 }
 
 

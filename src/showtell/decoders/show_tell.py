@@ -76,12 +76,12 @@ class ShowTellDecoder(Decoder):
         outputs, (hidden, cell) = self.lstm(words, (state[0].unsqueeze(0), state[1].unsqueeze(0)))
         return outputs[:, 0], (hidden[0], cell[0]), None
 
-    def run(self, batch: CaptionBatch, memory: Memory) -> Float[Tensor, "tokens hidden"]:
+    def run(self, batch: CaptionBatch, memory: Memory) -> tuple[Float[Tensor, "tokens hidden"], None]:
         """The whole sequence in one call: image, start token, words."""
         words = self.embedding(batch.inputs)
         sequence = torch.cat([memory[0].unsqueeze(1).to(words.dtype), words], dim=1)
         outputs, _ = self.lstm(self.dropout(sequence))
-        return batch.pack(outputs[:, 1:])
+        return batch.pack(outputs[:, 1:]), None
 
     def logits(self, outputs: Float[Tensor, "rows hidden"]) -> Float[Tensor, "rows vocab"]:
         """The linear output layer."""

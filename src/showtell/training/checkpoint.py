@@ -23,20 +23,24 @@ FORMAT_VERSION = 1
 
 
 def save_checkpoint(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, values: Mapping[str, Any]
+    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, values: Mapping[str, Any]
 ) -> None:
     """Writes a checkpoint over the last one, whole or not at all.
 
     Args:
         path: of the file.
-        module: its state dict is saved.
+        modules: their state dicts are saved under their names, as "model".
         optimizer: its state is saved.
         values: JSON-serialisable facts about the run.
 
     Raises:
         OSError: the disk is full; the last checkpoint is untouched.
     """
-    tensors = {f"model.{name}": tensor for name, tensor in module.state_dict().items()}
+    tensors = {
+        f"{part}.{name}": tensor
+        for part, module in modules.items()
+        for name, tensor in module.state_dict().items()
+    }
     for index, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
     tensors["random.cpu"] = torch.get_rng_state()
@@ -68,19 +72,21 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, values
 
 
-def restore(tensors: Mapping[str, Tensor], module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Puts the tensors of a checkpoint back into module, optimiser and random generator.
+def restore(
+    tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+) -> None:
+    """Puts the tensors of a checkpoint back into modules, optimiser and random generator.
 
     Raises:
         TrainingError: the checkpoint is of another model.
     """
-    weights = {
-        name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")
-    }
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise TrainingError(f"The checkpoint is of another model: {error}") from None
+    for part, module in modules.items():
+        prefix = f"{part}."
+        weights = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        try:
+            module.load_state_dict(weights)
+        except RuntimeError as error:
+            raise TrainingError(f"The checkpoint is of another model: {error}") from None
     state: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from showtell.bundle import Bundle, EncoderRecord, Weights
 from showtell.captioning import Features
-from showtell.decoders import CaptionBatch, Decoder, TorchStepper, create_decoder
+from showtell.decoders import CaptionBatch, Decoder, Taught, TorchStepper, create_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import BundleError, ConfigError
 from showtell.images import Preprocessing
@@ -39,16 +39,16 @@ class CaptionModel(nn.Module):
         self.decoder = decoder
         self.encoder = encoder
 
-    def forward(self, inputs: Tensor, batch: CaptionBatch) -> Tensor:
-        """Returns the logits of all real tokens: (tokens, vocab).
+    def forward(self, inputs: Tensor, batch: CaptionBatch) -> Taught:
+        """Teacher forcing.
 
         Args:
             inputs: features, or normalised pixels (images, 3, height, width) where the encoder is trained.
             batch: the captions.
         """
         features = inputs if self.encoder is None else self.encoder(inputs)
-        logits: Tensor = self.decoder(features, batch)
-        return logits
+        taught: Taught = self.decoder(features, batch)
+        return taught
 
 
 class TorchBackend:

@@ -32,6 +32,7 @@ from showtell.metrics import ReferenceIndex
 from showtell.text import SPECIAL, Vocabulary
 from showtell.training.batches import EncodedCaption, collate
 from showtell.training.model import CaptionModel, TorchBackend
+from showtell.training.teacher_forcing import StepLoss
 
 _END = (
     "."  # ends captions where they are rewarded; the tokeniser drops full stops, so no caption has it inside
@@ -61,8 +62,10 @@ class SelfCritic:
 
     def compute_loss(
         self, model: CaptionModel, backend: TorchBackend, inputs: Tensor, images: Sequence[int], *, seed: int
-    ) -> tuple[Tensor, float]:
-        """Samples, rewards, and returns what is to be minimised.
+    ) -> StepLoss:
+        """Samples, rewards, and returns what is to be minimised: its gradient is the policy gradient.
+
+        The log shows the negative mean reward of the samples.
 
         Args:
             model: the decoder, and the encoder where it is trained. It is put into evaluation mode.
@@ -70,9 +73,6 @@ class SelfCritic:
             inputs: what the model is fed with, one entry per image.
             images: their indices in the training split.
             seed: of the samples.
-
-        Returns:
-            The loss, whose gradient is the policy gradient; and the mean reward of the samples.
         """
         model.eval()
         features = inputs if model.encoder is None else model.encoder(inputs)
@@ -91,9 +91,10 @@ class SelfCritic:
             # cuDNN gives gradients of recurrent layers in training mode alone; with one layer it is the same there.
             if isinstance(module, nn.RNNBase):
                 module.train()
-        losses = self._negative_log_probs(model.decoder(features, batch), batch)
+        losses = self._negative_log_probs(model.decoder(features, batch).logits, batch)
         weights = batch.pack(advantages[:, None].expand(-1, batch.inputs.shape[1]))
-        return (losses * weights).mean(), float(rewards.mean())
+        loss = (losses * weights).mean()
+        return StepLoss(loss, loss.new_tensor(-rewards.mean()), len(images), rewards.size)
 
     def _reward(
         self, images: Sequence[int], found: Sequence[Sequence[Hypothesis]]

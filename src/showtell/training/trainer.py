@@ -13,35 +13,36 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch import Tensor, nn
 
 from showtell.bundle import find_bundle
 from showtell.captioning import caption_feature_batches
 from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch, check_decoder
-from showtell.encoders import build_encoder
+from showtell.encoders import Encoder, build_encoder
 from showtell.errors import TrainingError, TrainingInterrupted
 from showtell.metrics import score
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
+from showtell.training.averaging import AveragedModel
 from showtell.training.batches import EncodedCaption, collate, encode_captions, plan_epoch
 from showtell.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from showtell.training.devices import LossEntry, LossLog, choose_device
 from showtell.training.history import History
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder, make_bundle
 from showtell.training.optimization import create_optimizer, learning_rate_factor, set_learning_rate
+from showtell.training.position import Position
 from showtell.training.run_folder import RunFolder
 from showtell.training.self_critical import SelfCritic
 from showtell.training.sources import CachedImages, DecodedImages, ImageSource, prefetch
 from showtell.training.stored_features import open_features
+from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.watcher import SilentWatcher, Watcher
 
 
@@ -58,34 +59,6 @@ class TrainingResult:
 
 
 _STEPS_BETWEEN_CHECKS = 50  # on a GPU: to read a loss is to wait until it is computed
-
-
-@dataclass
-class _Position:
-    """Where a run stands; saved with every checkpoint."""
-
-    epoch: int = 0  # finished epochs
-    batch: int = 0  # finished batches of the current epoch
-    step: int = 0  # optimiser steps so far
-    loss_sum: float = 0.0  # over the real tokens of the current epoch
-    tokens: int = 0
-    captions: int = 0
-    seconds: float = 0.0  # spent in the current epoch
-    best: float = -math.inf
-    best_epoch: int = 0
-    best_scores: dict[str, float] = field(default_factory=dict)
-    stale: int = 0  # evaluations since the best one
-    reinforced: int = 0  # self-critical steps so far
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**vars(self), "best": None if self.best == -math.inf else self.best}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> _Position:
-        try:
-            return cls(**{**values, "best": -math.inf if values["best"] is None else values["best"]})
-        except (KeyError, TypeError) as error:
-            raise TrainingError(f"The checkpoint lacks the run's position: {error}") from None
 
 
 def train(
@@ -164,8 +137,13 @@ class _Run:
         self.losses = LossLog(check_every=1 if self.device.type == "cpu" else _STEPS_BETWEEN_CHECKS)
         self.optimizer = create_optimizer(decoder, self.encoder if trainable else None, self.config)
         self.features = features
-        self.position = _Position()
+        self.position = Position()
         self.taught_steps = len(self._plan(0)) * self.config.epochs
+        self.teacher = TeacherForcing(self.config, decoder, steps=self.taught_steps)
+        self.average = AveragedModel(self.model, self.config.ema) if self.config.ema else None
+        self.captioning = (
+            self.model if self.average is None else self.average.module
+        )  # what is evaluated and kept
         self.critic: SelfCritic | None = None
         self.reinforced_steps = 0
         self.epochs = self.config.epochs + recipe.self_critical.epochs
@@ -240,7 +218,9 @@ class _Run:
 
     def _open_images(self) -> tuple[ImageSource, ImageSource]:
         if self.recipe.encoder.trainable:
-            return DecodedImages(self.encoder, self.training_set), DecodedImages(self.encoder, self.dev_set)
+            return DecodedImages(self.encoder, self.training_set), DecodedImages(
+                self._encoder_of(self.captioning), self.dev_set
+            )
         # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
         images = replace(self.dataset, images=self.training_set.images + self.dataset.split("dev").images)
         cache = open_features(images, self.encoder, self.features, self.watcher)
@@ -253,7 +233,8 @@ class _Run:
         position = self.position
         plan = self._plan(position.epoch)
         ahead = plan[position.batch :]
-        self.model.train()
+        if self.average is not None and position.epoch == self.config.epochs and position.batch == 0:
+            self.average.restart(self.model)  # self-critical training goes on from what has been evaluated
         self.watcher.stage(
             f"epoch {position.epoch + 1}/{self.epochs}", sum(len(batch) for batch in ahead), "captions"
         )
@@ -282,35 +263,33 @@ class _Run:
         self._read_losses()
 
     def _train_step(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int]) -> int:
-        """Makes one optimiser step: on the mean loss over the real tokens, or on that of self-critical training.
-
-        Returns:
-            How many captions it learnt from.
-        """
-        rate = set_learning_rate(self.optimizer, self._learning_rate_factor(self.position.step))
-        if self.critic is not None and self._is_self_critical(self.position.epoch):
-            seed = (self.config.seed << 32) + self.position.step
-            loss, reward = self.critic.compute_loss(self.model, self._backend(), inputs, images, seed=seed)
-            # What is minimised is the expected reward's negative; the loss only has its gradient.
-            shown, counted = loss.new_tensor(-reward), len(images)
-            captions = len(images) * self.recipe.self_critical.samples
-            self.position.reinforced += 1
-        else:
-            targets = batch.pack(batch.targets)  # (tokens)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self._uses_bf16()):
-                logits = self.model(inputs, batch)  # (tokens, vocab)
-            loss = cross_entropy(logits.float(), targets, label_smoothing=self.config.label_smoothing)
-            shown, counted = loss.detach(), len(targets)
-            captions = len(batch.lengths)
+        """Makes one optimiser step; returns how many captions it learnt from."""
+        position = self.position
+        rate = set_learning_rate(self.optimizer, self._learning_rate_factor(position.step))
+        found = self._compute_loss(inputs, batch, images)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        found.loss.backward()  # type: ignore[no-untyped-call]
         # A finite loss can have gradients that are not, and one step with these would spoil every weight.
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
-        self.losses.add(LossEntry(self.position.step, rate, shown, norm, counted))
+        self.losses.add(LossEntry(position.step, rate, found.shown, norm, found.counted))
         if self.losses.is_due():
             self._read_losses()
         self.optimizer.step()
-        return captions
+        if self.average is not None:
+            self.average.follow(self.model, position.averaged)
+            position.averaged += 1
+        return found.captions
+
+    def _compute_loss(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int]) -> StepLoss:
+        position = self.position
+        if self.critic is not None and self._is_self_critical(position.epoch):
+            position.reinforced += 1
+            seed = (self.config.seed << 32) + position.step
+            return self.critic.compute_loss(self.model, self._backend(self.model), inputs, images, seed=seed)
+        self.model.train()
+        return self.teacher.compute_loss(
+            self.model, inputs, batch, step=position.step, bf16=self._uses_bf16()
+        )
 
     def _read_losses(self) -> None:
         """Counts the losses of the steps since the last time, and raises TrainingError if one is not finite."""
@@ -359,8 +338,8 @@ class _Run:
 
     def _evaluate(self, source: ImageSource) -> dict[str, float]:
         """Captions and scores dev."""
-        self.model.eval()
-        backend = self._backend()
+        self.captioning.eval()
+        backend = self._backend(self.captioning)
         settings = replace(self.recipe.decoding, method="beam", beam=self.config.dev_beam, count=1)
         self.watcher.stage("dev captions", len(self.dev_set.images), "images")
         hypotheses: dict[str, str] = {}
@@ -371,21 +350,24 @@ class _Run:
         references = {image.id: image.captions for image in self.dev_set.images}
         return score(references, hypotheses).corpus
 
-    def _backend(self) -> TorchBackend:
+    def _backend(self, model: CaptionModel) -> TorchBackend:
         return TorchBackend(
-            self.encoder,
-            self.model.decoder,
+            self._encoder_of(model),
+            model.decoder,
             preprocessing=self.encoder.preprocessing,
             vocabulary=self.vocabulary,
             grid=self.encoder.grid,
         )
 
+    def _encoder_of(self, model: CaptionModel) -> Encoder:
+        return self.encoder if model.encoder is None else model.encoder
+
     def _save_best(self, epoch: int, scores: dict[str, float]) -> None:
         record = {"epoch": epoch, "images": len(self.dev_set.images), "beam": self.config.dev_beam, **scores}
         bundle = make_bundle(
             self.recipe,
-            self.model,
-            self.encoder,
+            self.captioning,
+            self._encoder_of(self.captioning),
             self.vocabulary,
             split_fingerprint=self.dataset.fingerprint(),
             scores={"dev": record},
@@ -393,14 +375,17 @@ class _Run:
         )
         self.folder.save_best(bundle, epoch)
 
+    def _modules(self) -> dict[str, nn.Module]:
+        return {"model": self.model, **({} if self.average is None else {"average": self.average.module})}
+
     def _save(self) -> None:
         self._read_losses()  # a step that went wrong must not get into the checkpoint
-        save_checkpoint(self.folder.checkpoint, self.model, self.optimizer, self.position.to_dict())
+        save_checkpoint(self.folder.checkpoint, self._modules(), self.optimizer, self.position.to_dict())
 
     def _restore(self) -> None:
         tensors, values = read_checkpoint(self.folder.checkpoint)
-        self.position = _Position.from_dict(values)
-        restore(tensors, self.model, self.optimizer)
+        self.position = Position.from_dict(values)
+        restore(tensors, self._modules(), self.optimizer)
         # For the log, should no batch of the epoch be left to set it.
         step = max(0, self.position.step - 1)
         set_learning_rate(self.optimizer, self._learning_rate_factor(step))
