@@ -137,20 +137,27 @@ def test_scoring_leaves_nothing_behind() -> None:
     assert kept < 20_000
 
 
-def test_a_batch_of_rewards_takes_milliseconds() -> None:
+def test_a_batch_of_rewards_costs_a_small_part_of_the_index() -> None:
+    """The index is made once per run and the rewards once per step, so these must not touch all references again.
+
+    Measured as the least of several times of this thread alone: other threads of the process may be spinning.
+    """
     generator = random.Random(0)
     words = [f"w{number}" for number in range(2000)]
     references = {
         str(image): [" ".join(generator.choices(words, k=11)) for _ in range(5)] for image in range(1000)
     }
+    started = time.thread_time()
     index = ReferenceIndex(references)
+    making = time.thread_time() - started
     images = generator.choices(index.ids, k=120)
     hypotheses = [generator.choices(words, k=11) for _ in images]
-    index.score(images, hypotheses)
-    started = time.process_time()
+    scoring = []
     for _ in range(10):
+        started = time.thread_time()
         index.score(images, hypotheses, metrics=["CIDEr"])
-    assert time.process_time() - started < 0.3  # about 0.02 on an idle machine
+        scoring.append(time.thread_time() - started)
+    assert min(scoring) < making / 10
 
 
 def longest_common(first: list[int], second: list[int]) -> int:
