@@ -55,6 +55,24 @@ def test_captioning_imports_no_torch(
     assert ended.stdout.startswith(f"{photographs[0]}\t")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_ctrl_c_is_survived_when_captioners_are_closed_in_the_order_of_their_opening(
+    exported: Path, engine: str, clean_environment: dict[str, str]
+) -> None:
+    code = (
+        "import gc, os, signal, sys\n"
+        "from showtell.captioner import Captioner\n"
+        f"open_one = lambda: Captioner.load({str(exported)!r}, engine={engine!r})\n"
+        "first, second = open_one(), open_one()\n"
+        "del first\ngc.collect()\ndel second\ngc.collect()\n"
+        "try:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt:\n    print('survived')\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=clean_environment
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "survived\n", "")
+
+
 def test_both_engines_write_the_same(exported: Path, photographs: list[Path]) -> None:
     found = [
         [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import threading
@@ -24,6 +25,17 @@ import openvino  # noqa: E402
 
 _CHECKSUM = ".crc32"  # of the blob of the same name
 _HINTS = {"float32": "f32", "bf16": "bf16"}
+
+
+@functools.cache
+def open_core() -> Any:
+    """Returns OpenVINO's core: one for the whole process, which is never closed.
+
+    A core gives the thread that opens it another stack for signal handlers and frees that stack when it is closed,
+    without looking whether the stack is still in use: it is, unless cores are closed in the order opposite to their
+    opening, and where there was no such stack before. The next Ctrl-C then ends the process with a segmentation fault.
+    """
+    return openvino.Core()
 
 
 class OpenVinoNetwork:
@@ -53,7 +65,7 @@ class OpenVinoEngine:
 
     def __init__(self, options: EngineOptions) -> None:
         self._options = options
-        self._core = openvino.Core()
+        self._core = open_core()
 
     def choose_precision(self) -> str:
         """What the options say; for "auto" bf16 with AMX, else float32.
