@@ -75,7 +75,7 @@ def test_tables_that_do_not_fit(table: dict[str, Any], message: str) -> None:
         (TextConfig, "min_count", 0, "text.min_count must be at least 1. Received: 0"),
         (TextConfig, "max_words", -1, "text.max_words must be at least 0"),
         (TextConfig, "max_length", 0, "text.max_length must be at least 1"),
-        (TrainingConfig, "epochs", 0, "training.epochs must be at least 1"),
+        (TrainingConfig, "epochs", -1, "training.epochs must be at least 0"),
         (TrainingConfig, "batch_size", 0, "training.batch_size must be at least 1"),
         (TrainingConfig, "batching", "lenght", "Did you mean 'length'"),
         (TrainingConfig, "optimizer", "adm", "training.optimizer must be one of adam, adamw"),

@@ -31,6 +31,7 @@ def tiny_recipe(
     encoder: Settings | None = None,
     decoder: Settings = ATTENDING,
     training: Settings | None = None,
+    self_critical: Settings | None = None,
     decoding: Settings | None = None,
     text: Settings | None = None,
 ) -> Recipe:
@@ -55,6 +56,7 @@ def tiny_recipe(
                 "precision": "float32",
                 **(training or {}),
             },
+            "self_critical": dict(self_critical or {}),
             "decoding": {"method": "beam", "beam": 2, "max_steps": 12, **(decoding or {})},
         }
     )

@@ -78,7 +78,7 @@ class TrainingConfig:
     """Optimisation, batches and the choice of the best checkpoint."""
 
     epochs: int = 20
-    """passes over the training captions"""
+    """passes over the training captions; 0 where a captioner is only to be trained on self-critically"""
     batch_size: int = 64
     """captions per batch (batching = "length") or images with all their captions (batching = "image")"""
     batching: str = "length"
@@ -134,7 +134,7 @@ class TrainingConfig:
         check_choice("training.device", self.device, ("auto", "cpu", "cuda"))
         check_choice("training.precision", self.precision, ("auto", "bf16", "float32"))
         for name, minimum in (
-            ("epochs", 1),
+            ("epochs", 0),
             ("batch_size", 1),
             ("patience", 0),
             ("evaluate_every", 1),

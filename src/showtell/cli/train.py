@@ -30,6 +30,12 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     parser.add_argument(
+        "--start",
+        metavar="MODEL",
+        type=existing,
+        help="begin with the weights of this bundle or run instead of random ones",
+    )
+    parser.add_argument(
         "--features",
         metavar="CACHE",
         type=writable_folder,
@@ -87,6 +93,7 @@ def run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             include_encoder=arguments.include_encoder,
             tensorboard=arguments.tensorboard,
+            start=arguments.start,
             split_seed=arguments.split_seed if arguments.unsplit == "split" else None,
             watcher=watcher,
         )

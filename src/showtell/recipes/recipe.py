@@ -41,6 +41,10 @@ class Recipe:
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
 
     def __post_init__(self) -> None:
+        if not self.training.epochs and not self.self_critical.epochs:
+            raise ConfigError(
+                "training.epochs and self_critical.epochs are both 0, so there is nothing to train. Set one of them."
+            )
         if self.training.patience and self.self_critical.epochs:
             raise ConfigError(
                 "training.patience ends a run, so it does not go with self_critical.epochs. Received: "

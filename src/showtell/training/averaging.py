@@ -27,6 +27,10 @@ class AveragedModel:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
         self._decay = decay
 
+    def begin(self, model: CaptionModel) -> None:
+        """Takes the weights of the model as the average."""
+        self.module.load_state_dict(model.state_dict())
+
     @torch.no_grad()
     def follow(self, model: nn.Module, step: int) -> None:
         """Takes the weights after a step into the average, and the buffers as they are.

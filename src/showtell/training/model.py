@@ -159,14 +159,14 @@ def open_backend(bundle: Bundle, where: Path, *, threads: int = 0) -> TorchBacke
     except ConfigError as error:
         raise BundleError(f"{where / 'bundle.json'}: the recipe's decoder cannot be built: {error}") from None
     try:
-        decoder.load_state_dict(_to_tensors(bundle.decoder_weights))
+        decoder.load_state_dict(to_tensors(bundle.decoder_weights))
     except RuntimeError as error:
         raise BundleError(f"{path}: the weights do not fit the recipe and the vocabulary: {error}") from None
     source = WeightsSource.from_dict(bundle.encoder.source)
     if bundle.encoder_weights is None:
         encoder = build_encoder(recipe.encoder, source=source, search=find_training_weights(where, recipe))
     else:
-        tensors = _to_tensors(bundle.encoder_weights)
+        tensors = to_tensors(bundle.encoder_weights)
         # For captioning it is frozen, which is also faster: batch norms are folded.
         frozen = replace(recipe.encoder, trainable=False)
         encoder = restore_encoder(frozen, source, bundle.preprocessing, tensors)
@@ -195,5 +195,6 @@ def _to_numpy(module: nn.Module) -> Weights:
     return {name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()}
 
 
-def _to_tensors(weights: Weights) -> dict[str, Tensor]:
+def to_tensors(weights: Weights) -> dict[str, Tensor]:
+    """Returns the weights of a bundle as a state dict."""
     return {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}

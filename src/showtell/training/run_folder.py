@@ -83,7 +83,7 @@ class RunFolder:
             TrainingError: the run was started with another recipe, other data or another encoder, or another process
                 is training in the folder.
         """
-        record = {"recipe": recipe.to_dict(), "fingerprints": dict(fingerprints)}
+        record: dict[str, Any] = {"recipe": recipe.to_dict(), "fingerprints": dict(fingerprints)}
         occupied = self.path.exists() and any(entry.name != LOCK for entry in self.path.iterdir())
         if occupied and not self._record.is_file():
             raise UsageError(f"{self.path}: not empty and not a run. Choose another --output.")
@@ -93,7 +93,8 @@ class RunFolder:
         )
         if self._record.is_file():
             if resume:
-                self._compare(record)
+                # What is not said again, as what the run started from, stays as it was.
+                record["fingerprints"] = {**self._compare(record), **fingerprints}
             elif not self._has_only_begun(record):
                 raise UsageError(
                     f"{self.path}: holds a run already. Add --resume to go on with it, or choose another --output."
@@ -140,10 +141,14 @@ class RunFolder:
         return True
 
     def _compare_plans(
-        self, old: Mapping[str, Any], new: Mapping[str, Any], position: Mapping[str, Any]
+        self,
+        old: Mapping[str, Any],
+        new: Mapping[str, Any],
+        position: Mapping[str, Any],
+        *,
+        reinforced: bool,
     ) -> list[str]:
         """Returns what would put the self-critical epochs somewhere else than they are or can be."""
-        reinforced = bool(position.get("reinforced", 0))
         if not reinforced and not new["self_critical"]["epochs"]:
             return []
         changed = []
@@ -158,7 +163,8 @@ class RunFolder:
             changed.append(f"{key} ({planned}, but {begun} have begun)")
         return changed
 
-    def _compare(self, record: Mapping[str, Any]) -> None:
+    def _compare(self, record: Mapping[str, Any]) -> dict[str, str]:
+        """Returns the fingerprints that the run was started with; raises TrainingError where others are given now."""
         try:
             before = json.loads(self._record.read_text(encoding="utf-8"))
             # Through Recipe, so that a key which is younger than the run has its default.
@@ -179,7 +185,7 @@ class RunFolder:
                     section == "encoder" and key == "weights"
                 )  # a moved file; its digest is compared below
             ]
-            changed += self._compare_plans(old, new, position)
+            changed += self._compare_plans(old, new, position, reinforced=reinforced)
             changed += [
                 f"the {name} (fingerprint {before['fingerprints'].get(name, '')[:12]}, now {value[:12]})"
                 for name, value in record["fingerprints"].items()
@@ -192,3 +198,4 @@ class RunFolder:
                 f"{self.path}: the run was started with other settings and cannot be resumed with these. "
                 f"Different: {'; '.join(changed)}. Give the old ones, or start a new run in another folder."
             )
+        return dict(before["fingerprints"])

@@ -26,7 +26,7 @@ from showtell.captioning import caption_feature_batches
 from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch, check_decoder
 from showtell.encoders import Encoder, build_encoder
-from showtell.errors import TrainingError, TrainingInterrupted
+from showtell.errors import ConfigError, TrainingError, TrainingInterrupted
 from showtell.metrics import score
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
@@ -41,6 +41,7 @@ from showtell.training.position import Position
 from showtell.training.run_folder import RunFolder
 from showtell.training.self_critical import SelfCritic
 from showtell.training.sources import CachedImages, DecodedImages, ImageSource, prefetch
+from showtell.training.start import start_from
 from showtell.training.stored_features import open_features
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.watcher import SilentWatcher, Watcher
@@ -71,6 +72,7 @@ def train(
     include_encoder: bool = False,
     tensorboard: bool = False,
     split_seed: int | None = None,
+    start: Path | None = None,
     watcher: Watcher | None = None,
 ) -> TrainingResult:
     """Trains a recipe and keeps the checkpoint whose captions of dev have the best CIDEr.
@@ -83,18 +85,19 @@ def train(
         resume: go on with the run in `output`.
         include_encoder: copy a frozen encoder's weights into the bundle instead of referencing them.
         tensorboard: also write event files.
+        start: a bundle or a run whose weights a new run begins with; not needed to resume it.
         split_seed: that the splits were made with, kept with them in the run; None if they came with the data.
         watcher: is told how it goes.
 
     Raises:
         UsageError, ConfigError, SplitError, VocabularyError, EncoderError, CacheError: before anything is trained.
-        TrainingError: the loss is not finite, the checkpoint does not fit, or the GPU has too little memory.
+        TrainingError: the loss is not finite, the checkpoint or `start` does not fit, or the GPU has too little memory.
         TrainingInterrupted: Ctrl-C; the run was saved.
     """
     run = _Run(recipe, dataset, output, features, include_encoder, watcher or SilentWatcher())
     with closing(run.folder):
         try:
-            return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed)
+            return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed, start=start)
         except torch.OutOfMemoryError:
             key = "self_critical" if run.position.epoch >= recipe.training.epochs else "training"
             size = getattr(recipe, key).batch_size
@@ -156,12 +159,23 @@ class _Run:
             )
             self.reinforced_steps = len(self._plan(self.config.epochs)) * recipe.self_critical.epochs
 
-    def train(self, *, resume: bool, tensorboard: bool, split_seed: int | None) -> TrainingResult:
+    def train(
+        self, *, resume: bool, tensorboard: bool, split_seed: int | None, start: Path | None
+    ) -> TrainingResult:
         fingerprints = {
             "data": self.dataset.fingerprint(),
             "vocabulary": self.vocabulary.fingerprint(),
             "encoder": self.encoder.fingerprint,  # where it is trained: of the weights that it starts from
         }
+        if not self.config.epochs and start is None and not resume:
+            raise ConfigError(
+                "training.epochs = 0 leaves only self-critical epochs, which improve a captioner that can write "
+                "already. Give it with --start MODEL, or set training.epochs."
+            )
+        if start is not None:
+            fingerprints["start"] = start_from(self.model, start, self.recipe, self.vocabulary, self.encoder)
+            if self.average is not None:
+                self.average.begin(self.model)
         resumed = self.folder.open(
             self.recipe, self.dataset, fingerprints, resume=resume, split_seed=split_seed
         )

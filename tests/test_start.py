@@ -1,0 +1,148 @@
+"""A run that begins with the weights of another one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from showtell.bundle import find_bundle, load_bundle
+from showtell.cli.main import main
+from showtell.errors import BundleError, ConfigError, TrainingError, TrainingInterrupted
+from showtell.recipes import Recipe
+from showtell.training import SilentWatcher, train
+from showtell.training.checkpoint import read_checkpoint
+from tiny_runs import ATTENDING, draw_dataset, scratch_folder, shared_dataset, tiny_recipe, trained_run
+
+
+def features() -> Path:
+    return scratch_folder() / "features"
+
+
+def rewarded(**training: object) -> Recipe:
+    """Self-critical epochs alone."""
+    return tiny_recipe(
+        training={"epochs": 0, "learning_rate": 0.01, **training},
+        self_critical={"epochs": 1, "batch_size": 4, "samples": 2},
+    )
+
+
+class Stopper(SilentWatcher):
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def advance(self, amount: int, **values: float) -> None:
+        self.left -= "loss" in values
+        if not self.left:
+            raise TrainingInterrupted("stopped by the test")
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_first_step_has_the_weights_of_the_bundle(ema: float, tmp_path: Path) -> None:
+    tiny = tiny_recipe(training={"epochs": 1, "learning_rate": 1e-9, "ema": ema})
+    train(tiny, shared_dataset(), tmp_path / "run", features=features(), start=trained_run())
+    tensors, _ = read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    expected = load_bundle(trained_run()).decoder_weights
+    for part in ("model", "average") if ema else ("model",):
+        for name, weights in expected.items():
+            np.testing.assert_allclose(tensors[f"{part}.decoder.{name}"].numpy(), weights, atol=1e-6)
+
+
+def test_self_critical_epochs_alone_start_from_a_run_and_resume_without_it(tmp_path: Path) -> None:
+    recipe, dataset = rewarded(checkpoint_seconds=0.0), shared_dataset()
+    whole = train(recipe, dataset, tmp_path / "whole", features=features(), start=trained_run())
+    assert whole.epochs == 1
+    with pytest.raises(TrainingInterrupted):
+        train(
+            recipe,
+            dataset,
+            tmp_path / "cut",
+            features=features(),
+            start=trained_run(),
+            watcher=Stopper(3),
+        )
+    train(recipe, dataset, tmp_path / "cut", features=features(), resume=True)
+    first, second = (
+        read_checkpoint(tmp_path / run / "checkpoint.safetensors")[0] for run in ("whole", "cut")
+    )
+    for name, tensor in first.items():
+        assert torch.equal(tensor, second[name]), name
+    record = json.loads((tmp_path / "cut" / "recipe.json").read_text())
+    assert record["fingerprints"]["start"] == load_bundle(trained_run()).digest
+    # To say it again is no harm; to say another is one.
+    train(recipe, dataset, tmp_path / "cut", features=features(), resume=True, start=trained_run())
+    with pytest.raises(TrainingError, match=r"the start \(fingerprint"):
+        train(recipe, dataset, tmp_path / "cut", features=features(), resume=True, start=whole.bundle)
+
+
+def test_self_critical_epochs_need_something_to_start_from(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"Give it with --start MODEL, or set training\.epochs"):
+        train(rewarded(), shared_dataset(), tmp_path / "run", features=features())
+    with pytest.raises(ConfigError, match="both 0, so there is nothing to train"):
+        tiny_recipe(training={"epochs": 0})
+
+
+def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
+    recipe = tiny_recipe(text={"min_count": 2})
+    with pytest.raises(
+        TrainingError, match=r"has another vocabulary: \d+ ids.* of its words are missing here"
+    ):
+        train(recipe, shared_dataset(), tmp_path / "run", features=features(), start=trained_run())
+    with pytest.raises(TrainingError, match="has another vocabulary"):
+        train(
+            replace(rewarded(), text=recipe.text),
+            shared_dataset(),
+            tmp_path / "rewarded",
+            features=features(),
+            start=trained_run(),
+        )
+
+
+def test_another_decoder_or_encoder_is_refused(tmp_path: Path) -> None:
+    wider = tiny_recipe(decoder={**ATTENDING, "hidden_size": 25})
+    with pytest.raises(TrainingError, match=r"give the recipe the same \[decoder\]"):
+        train(wider, shared_dataset(), tmp_path / "wider", features=features(), start=trained_run())
+    larger = tiny_recipe(encoder={"image_size": 96})
+    with pytest.raises(TrainingError, match=r"features of another encoder, 'test_resnet'"):
+        train(larger, shared_dataset(), tmp_path / "larger", start=trained_run())
+    with pytest.raises(BundleError, match="no such model"):
+        train(tiny_recipe(), shared_dataset(), tmp_path / "run", start=tmp_path / "nothing")
+
+
+def test_a_trained_encoder_goes_on_from_a_frozen_one_and_from_a_trained_one(tmp_path: Path) -> None:
+    """As is usual: first the decoder alone, then both together."""
+    settings = {"epochs": 1, "learning_rate": 1e-9, "encoder_learning_rate": 1e-9}
+    both = tiny_recipe(encoder={"trainable": True}, training=settings)
+    dataset = draw_dataset(tmp_path / "data")
+    plain = train(tiny_recipe(training={"learning_rate": 0.01}), dataset, tmp_path / "plain")
+    first = train(both, dataset, tmp_path / "first", start=plain.bundle)
+    second = train(both, dataset, tmp_path / "second", start=first.bundle)
+    frozen, trained, again = (load_bundle(find_bundle(tmp_path / n)) for n in ("plain", "first", "second"))
+    for name, weights in frozen.decoder_weights.items():
+        np.testing.assert_allclose(trained.decoder_weights[name], weights, atol=1e-6)
+    assert trained.encoder_weights is not None
+    assert again.encoder_weights is not None
+    names = [name for name in trained.encoder_weights if "running_mean" in name]
+    assert names
+    for name, weights in trained.encoder_weights.items():
+        if "running" not in name and "num_batches" not in name:
+            np.testing.assert_allclose(again.encoder_weights[name], weights, atol=1e-6)
+    # The statistics moved in the first run and went on moving from there in the second.
+    assert again.encoder_weights["backbone.bn1.num_batches_tracked"] == (
+        2 * trained.encoder_weights["backbone.bn1.num_batches_tracked"]
+    )
+    assert second.epochs == 1
+
+
+def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = shared_dataset().images[0].path.parent.parent
+    nothing = str(tmp_path / "nothing")
+    code = main(
+        ["train", "show-tell-lstm", "--data", str(data), "--output", str(tmp_path / "r"), "--start", nothing]
+    )
+    assert code == 2
+    assert nothing in capsys.readouterr().err
