@@ -76,39 +76,46 @@ def draw_tokens(logits: FloatArray, draws: DoubleArray, settings: DecodingSettin
     if settings.top_k:
         tokens = top_tokens(logits, settings.top_k)
         weights = _weigh(np.take_along_axis(logits, tokens, axis=1), settings.temperature)
-        weights = _cut_nucleus(weights, weights.sum(axis=1), settings.top_p)
+        weights = _cut_nucleus(weights, weights.sum(axis=1, dtype=np.float64), settings.top_p)
     elif settings.top_p < 1:
         tokens, weights = _find_nucleus(logits, settings.temperature, settings.top_p)
     else:
         tokens = np.broadcast_to(np.arange(logits.shape[1], dtype=np.int64), logits.shape)
         weights = _weigh(logits, settings.temperature)
-    cumulative = np.cumsum(weights, axis=1)
+    cumulative = np.cumsum(weights, axis=1, dtype=np.float64)
     # The first place that exceeds the draw has a weight above zero, so what is forbidden is never drawn.
     places = np.argmax(cumulative > (draws * cumulative[:, -1])[:, None], axis=1)
     return np.take_along_axis(tokens, places[:, None], axis=1)[:, 0]
 
 
-def _weigh(logits: FloatArray, temperature: float) -> DoubleArray:
+def _weigh(logits: FloatArray, temperature: float) -> FloatArray | DoubleArray:
     # Unnormalised probabilities; the highest of each row is 1 at any temperature, so no row sums to zero.
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    # Exponentials of single precision are several times quicker, and as exact as the logits are.
+    wide = logits if temperature == 1 else logits.astype(np.float64)
     with np.errstate(over="ignore"):
-        shifted /= temperature
+        shifted = wide - logits.max(axis=1, keepdims=True)
+        if temperature != 1:
+            shifted /= temperature
     return np.asarray(np.exp(shifted, out=shifted))
 
 
-def _cut_nucleus(weights: DoubleArray, totals: DoubleArray, top_p: float) -> DoubleArray:
+def _cut_nucleus(
+    weights: FloatArray | DoubleArray, totals: DoubleArray, top_p: float
+) -> FloatArray | DoubleArray:
     # A token stays while those before it hold less than top_p, so the likeliest always does.
-    before = np.cumsum(weights, axis=1) - weights
+    before = np.cumsum(weights, axis=1, dtype=np.float64) - weights
     return np.where(before < top_p * totals[:, None], weights, 0.0) if top_p < 1 else weights
 
 
-def _find_nucleus(logits: FloatArray, temperature: float, top_p: float) -> tuple[IntArray, DoubleArray]:
-    totals = _weigh(logits, temperature).sum(axis=1)
+def _find_nucleus(
+    logits: FloatArray, temperature: float, top_p: float
+) -> tuple[IntArray, FloatArray | DoubleArray]:
+    totals = _weigh(logits, temperature).sum(axis=1, dtype=np.float64)
     looked_at = _FIRST_NUCLEUS
     while True:
         tokens = top_tokens(logits, looked_at)
         weights = _weigh(np.take_along_axis(logits, tokens, axis=1), temperature)
-        if looked_at >= logits.shape[1] or (weights.sum(axis=1) >= top_p * totals).all():
+        if looked_at >= logits.shape[1] or (weights.sum(axis=1, dtype=np.float64) >= top_p * totals).all():
             return tokens, _cut_nucleus(weights, totals, top_p)
         looked_at *= 4
 
