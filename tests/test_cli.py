@@ -250,11 +250,11 @@ def test_ctrl_c_ends_a_real_process_with_130_and_one_line(tmp_path: Path) -> Non
             except OSError:
                 assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGINT)
+        os.close(descriptor)  # a signal that came just before the command began to read would not wake it
         try:
             output, error = process.communicate(timeout=60)
         finally:
             process.kill()
-            os.close(descriptor)
     assert (process.returncode, output, error) == (130, "", "showtell: interrupted\n")
 
 
