@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 import torch
 
-from showtell.bundle import find_bundle, load_bundle, save_bundle
+from showtell.bundle import find_bundle, halve, load_bundle, save_bundle
 from showtell.captioner import Captioner
+from showtell.cli.main import main
 from showtell.errors import BundleError, EncoderError, ShowtellError
 from showtell.files import digest_file
 from showtell.text import Vocabulary
@@ -343,3 +344,44 @@ def test_weights_are_read_as_they_are_on_disk(whole: Path) -> None:
     backend = open_backend(bundle, whole)
     for name, tensor in backend.decoder.state_dict().items():
         assert torch.equal(tensor, right[name])
+
+
+# Packed
+
+
+def test_half_the_size_and_the_same_captions(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["pack", str(whole.parents[1]), "--output", str(tmp_path / "half"), "--half"]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert told["weights"] == "float16"
+    assert told["bytes"] == sum(file.stat().st_size for file in (tmp_path / "half").iterdir())
+    sizes = [(folder / "decoder.safetensors").stat().st_size for folder in (whole, tmp_path / "half")]
+    assert sizes[1] < 0.6 * sizes[0]
+    exact, halved = load_bundle(whole), load_bundle(tmp_path / "half")
+    for name, weights in exact.decoder_weights.items():
+        assert halved.decoder_weights[name].dtype == np.float16
+        np.testing.assert_allclose(halved.decoder_weights[name], weights, rtol=1e-3, atol=1e-6)
+    assert halved.scores == exact.scores
+    found = [
+        [found[0].text for found in report.captions.values()]
+        for report in (
+            Captioner.load(folder).evaluate(shared_dataset(), split="dev")
+            for folder in (whole, tmp_path / "half")
+        )
+    ]
+    assert found[0] == found[1]
+
+
+def test_a_packed_copy_is_the_bundle(whole: Path, tmp_path: Path) -> None:
+    assert main(["pack", str(whole), "--output", str(tmp_path / "packed")]) == 0
+    assert load_bundle(tmp_path / "packed").digest == load_bundle(whole).digest
+    assert main(["pack", str(whole), "--output", str(tmp_path / "packed")]) == 2
+
+
+def test_weights_that_float16_cannot_hold(whole: Path) -> None:
+    bundle = load_bundle(whole)
+    name = next(iter(bundle.decoder_weights))
+    large = {**bundle.decoder_weights, name: bundle.decoder_weights[name] + np.float32(1e6)}
+    with pytest.raises(BundleError, match=rf"{name} has weights up to 1e\+06, which float16 cannot hold"):
+        halve(replace(bundle, decoder_weights=large))

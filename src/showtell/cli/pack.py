@@ -1,0 +1,44 @@
+"""`showtell pack`: the best captioner of a run as a folder to give away."""
+
+from __future__ import annotations
+
+import argparse
+
+from showtell.bundle import halve, load_bundle, save_bundle
+from showtell.cli.arguments import Commands, add_command, existing, writable_folder
+from showtell.cli.output import log, print_json
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "pack",
+        run,
+        summary="copy the best captioner of a run into a folder of its own, to give away",
+        description="Copies a bundle, checked. A frozen encoder stays where it is: the bundle names it by its digest.",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", type=existing, help="a bundle, or a run folder (its best checkpoint)"
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=writable_folder, required=True, help="a new or empty folder"
+    )
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="store the decoder's weights in 16 bits: half the size; captions hardly ever change",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Copies; prints one JSON object with the size of the result."""
+    bundle = load_bundle(arguments.model)
+    if arguments.half:
+        bundle = halve(bundle)
+    save_bundle(bundle, arguments.output)
+    size = sum(file.stat().st_size for file in arguments.output.iterdir())
+    weights = "float16" if arguments.half else "float32"
+    log(f"{arguments.output}: {bundle.recipe.name}, {size / 1e6:.1f} MB")
+    print_json({"output": str(arguments.output), "bytes": size, "weights": weights})
+    return 0
