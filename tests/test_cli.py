@@ -33,6 +33,7 @@ COMMANDS = [
     "evaluate",
     "score",
     "export",
+    "pack",
     "recipes",
     "demo",
 ]
