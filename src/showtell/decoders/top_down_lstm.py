@@ -76,7 +76,9 @@ class TopDownLstmDecoder(Decoder):
 
     def start(self, memory: Memory) -> State:
         """Hidden and cell states of both LSTMs are zero: four of (rows, hidden)."""
-        return tuple(memory[0].new_zeros(len(memory[0]), self.sizes[0]) for _ in range(4))
+        # float32 also under autocast: a cell state adds up over the steps.
+        shape = (memory[0].shape[0], self.sizes[0])
+        return tuple(memory[0].new_zeros(shape, dtype=torch.float32) for _ in range(4))
 
     def step(
         self, tokens: Int[Tensor, " rows"], state: State, memory: Memory
@@ -104,7 +106,7 @@ class TopDownLstmDecoder(Decoder):
         return torch.cat(outputs), torch.cat(looks)
 
     def _split(self, weight: Float[Tensor, "gates inputs"]) -> tuple[Tensor, ...]:
-        return torch.split(weight, self.sizes, dim=1)  # from the language LSTM, the mean, and the word
+        return torch.split(weight, list(self.sizes), dim=1)  # from the language LSTM, the mean, and the word
 
     def _advance(
         self, given: Float[Tensor, "rows gates"], state: State, memory: Memory
