@@ -94,7 +94,9 @@ class AdaptiveLstmDecoder(Decoder):
         """
         cells, keys, from_whole = memory
         given = self.from_words(self.dropout(self.embedding(tokens)))
-        hidden, cell, gate = self._advance(given, state, from_whole)
+        # Rows are images x width: what belongs to an image is broadcast over its rows, never repeated.
+        blocks = given.view(from_whole.shape[0], -1, given.shape[1]) + from_whole.unsqueeze(1)
+        hidden, cell, gate = self._advance(blocks.flatten(0, 1), state)
         attended, weights, _ = self._attend(hidden, make_sentinel(gate, cell), cells, keys)
         return attended, (hidden, cell), weights
 
@@ -103,43 +105,40 @@ class AdaptiveLstmDecoder(Decoder):
     ) -> tuple[Float[Tensor, "tokens size"], Float[Tensor, "tokens cells"]]:
         """As `step` after `step`, but only the LSTM goes word by word."""
         cells, keys, from_whole = memory
-        (hidden, cell), counts = self.start(memory), batch.counts()
-        words = self.from_words(self.dropout(self.embedding(batch.pack(batch.inputs))))
+        state, counts = self.start(memory), batch.counts()
+        captions = torch.arange(counts[0], device=cells.device).unsqueeze(1)
+        given = self.from_words(self.dropout(self.embedding(batch.pack(batch.inputs))))
+        given = given + from_whole.index_select(0, batch.pack(captions.expand(-1, len(counts))))
         steps = []
-        for count, given in zip(counts, torch.split(words, counts)):
-            hidden, cell, gate = self._advance(given, (hidden[:count], cell[:count]), from_whole[:count])
-            steps.append((hidden, cell, gate))
-        hiddens, memories, gates = (torch.cat(parts) for parts in zip(*steps))
-        sentinels = make_sentinel(gates, memories)
-        outputs, looks, begin = [], [], 0
+        for count, gates in zip(counts, torch.split(given, counts)):
+            if count < len(state[0]):
+                state = tuple(part[:count] for part in state)
+            hidden, cell, gate = self._advance(gates, state)
+            state = (hidden, cell)
+            steps.append((hidden, make_sentinel(gate, cell)))
+        hiddens, sentinels = (torch.cat(parts) for parts in zip(*steps))
         # Steps of equally many captions are a full block of captions x steps, and are attended to at once.
-        for count, group in groupby(counts):
-            length = len(list(group))
-            rows = slice(begin, begin := begin + count * length)
-            attended, weights, _ = self._attend(
-                _swap(hiddens[rows], length, count),
-                _swap(sentinels[rows], length, count),
-                cells[:count],
-                keys[:count],
-            )
+        blocks = [(count, len(list(group))) for count, group in groupby(counts)]
+        sizes = [count * length for count, length in blocks]
+        outputs, looks = [], []
+        for (count, length), *parts in zip(
+            blocks, torch.split(hiddens, sizes), torch.split(sentinels, sizes)
+        ):
+            if count < len(cells):
+                cells, keys = cells[:count], keys[:count]
+            asking, offered = (_swap(part, length, count) for part in parts)
+            attended, weights, _ = self._attend(asking, offered, cells, keys)
             outputs.append(_swap(attended, count, length))
             looks.append(_swap(weights, count, length))
         return torch.cat(outputs), torch.cat(looks)
 
-    def _advance(
-        self,
-        given: Float[Tensor, "rows gates"],
-        state: State,
-        from_whole: Float[Tensor, "images gates"],
-    ) -> tuple[Tensor, ...]:
+    def _advance(self, given: Float[Tensor, "rows gates"], state: State) -> tuple[Tensor, Tensor, Tensor]:
         """One step of the LSTM: hidden state, cell state, and the sentinel's gate before its activation."""
         hidden, cell = state
-        # Rows are images x width: what belongs to an image is broadcast over its rows, never repeated.
-        blocks = given.view(from_whole.shape[0], -1, given.shape[1]) + from_whole.unsqueeze(1)
-        gates = blocks.flatten(0, 1) + self.from_state(hidden)
         size = hidden.shape[1]
-        hidden, cell = advance_lstm(gates[:, : 4 * size], cell)
-        return hidden, cell, gates[:, 4 * size :]
+        gates, gate = torch.split(given + self.from_state(hidden), [4 * size, size], dim=1)
+        hidden, cell = advance_lstm(gates, cell)
+        return hidden, cell, gate
 
     def _attend(
         self,

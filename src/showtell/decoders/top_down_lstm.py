@@ -55,7 +55,7 @@ class TopDownLstmDecoder(Decoder):
     def __init__(self, options: TopDownLstmOptions, *, channels: int, vocab_size: int) -> None:
         super().__init__()
         size, features = options.hidden_size, options.feature_size
-        self.sizes = (size, features, options.embedding_size)  # of what the attention LSTM reads
+        self.sizes = [size, features, options.embedding_size]  # of what the attention LSTM reads
         self.cell = nn.Linear(channels, features)
         self.attention = AdditiveAttention(features, size, options.attention_size)
         self.embedding = nn.Embedding(vocab_size, options.embedding_size)
@@ -106,7 +106,7 @@ class TopDownLstmDecoder(Decoder):
         return torch.cat(outputs), torch.cat(looks)
 
     def _split(self, weight: Float[Tensor, "gates inputs"]) -> tuple[Tensor, ...]:
-        return torch.split(weight, list(self.sizes), dim=1)  # from the language LSTM, the mean, and the word
+        return torch.split(weight, self.sizes, dim=1)  # from the language LSTM, the mean, and the word
 
     def _advance(
         self, given: Float[Tensor, "rows gates"], state: State, memory: Memory
