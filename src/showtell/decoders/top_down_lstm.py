@@ -116,7 +116,7 @@ class TopDownLstmDecoder(Decoder):
         looking, looking_cell, writing, writing_cell = state
         from_writing = self._split(self.looking.weight_ih)[0]
         # Rows are images x width: what belongs to an image is broadcast over its rows, never repeated.
-        blocks = given.view(len(from_mean), -1, given.shape[1]) + from_mean.unsqueeze(1)
+        blocks = given.view(from_mean.shape[0], -1, given.shape[1]) + from_mean.unsqueeze(1)
         gates = blocks.flatten(0, 1) + linear(writing, from_writing)
         gates = gates + linear(looking, self.looking.weight_hh, self.looking.bias_hh)
         looking, looking_cell = advance_lstm(gates, looking_cell)
