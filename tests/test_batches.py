@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 
 from showtell.data.records import CaptionedImage, Dataset
-from showtell.decoders import create_decoder
+from showtell.decoders import create_decoder, list_decoders
+from showtell.decoders.registry import DECODERS
 from showtell.errors import TrainingError
 from showtell.text import FIRST_WORD, SPECIAL, Vocabulary
 from showtell.training.batches import EncodedCaption, collate, encode_captions, plan_epoch
@@ -188,12 +189,12 @@ def test_a_batch_holds_its_captions_longest_first(images: list[list[int]]) -> No
     assert SPECIAL.pad not in batch.pack(batch.targets)
 
 
-@pytest.mark.parametrize("kind", ["show-tell", "inject-lstm", "attend-gru-additive", "attend-gru-dot"])
+@pytest.mark.parametrize("kind", list_decoders())
 def test_padding_is_in_neither_loss_nor_gradient(kind: str) -> None:
     """The short caption's part of the loss is the same beside a long caption as beside its equal."""
     short, long = EncodedCaption(0, (1, 5), (5, 2)), EncodedCaption(1, (1, *range(4, 12)), (*range(4, 12), 2))
     torch.manual_seed(0)
-    pooled = kind in ("show-tell", "inject-lstm")
+    pooled = DECODERS[kind][1].needs == "pooled"
     decoder = create_decoder(
         kind, {}, features="pooled" if pooled else "grid", channels=6, vocab_size=20
     ).eval()

@@ -21,6 +21,14 @@ FORMS: list[tuple[str, dict[str, object]]] = [
     *((kind, {}) for kind in list_decoders()),
     ("top-down-lstm", {"tied": True}),
     ("top-down-lstm", {"tied": True, "embedding_size": 24}),
+    ("adaptive-lstm", {"initial_state": "mean"}),
+    ("adaptive-lstm", {"tied": True}),
+    ("adaptive-lstm", {"tied": True, "embedding_size": 24}),
+    ("adaptive-lstm", {"size": 24, "attention_size": 7, "embedding_size": 10}),
+    ("multi-head-lstm", {"initial_state": "zero"}),
+    ("multi-head-lstm", {"heads": 1}),
+    ("multi-head-lstm", {"tied": True}),
+    ("multi-head-lstm", {"tied": True, "embedding_size": 24, "hidden_size": 48, "heads": 3}),
     ("attend-gru-additive", {"initial_state": "mean"}),
     ("attend-gru-additive", {"gate": True}),
     ("attend-gru-additive", {"initial_state": "mean", "gate": True}),
@@ -158,6 +166,19 @@ def test_attention_is_a_distribution_over_cells(decoder: Decoder) -> None:
         assert weights.shape == (IMAGES, CELLS)
         torch.testing.assert_close(weights.sum(1), torch.ones(IMAGES))
         assert (weights >= 0).all()
+
+
+def test_rows_of_an_image_share_its_memory(decoder: Decoder) -> None:
+    memory = decoder.project(make_features(decoder))
+    owners = torch.arange(IMAGES).repeat_interleave(4)
+    tokens = torch.arange(IMAGES * 4) % VOCAB
+    with torch.no_grad():
+        start = decoder.start(memory)
+        # A state that differs from row to row.
+        _, state, _ = decoder.step(tokens.flip(0), select(start, owners), select(memory, owners))
+        shared = decoder.step(tokens, state, memory)
+        alone = decoder.step(tokens, state, select(memory, owners))
+    torch.testing.assert_close(shared, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_additive_attention_is_bahdanaus_formula() -> None:

@@ -16,6 +16,7 @@ from showtell.bundle import save_bundle
 from showtell.captioner import Captioner
 from showtell.captioning import caption_features
 from showtell.data.drawn import draw_scenes
+from showtell.decoders.show_tell import ShowTellDecoder
 from showtell.decoding import DecodingSettings
 from showtell.encoders import build_encoder
 from showtell.errors import BundleError, ConfigError, ExportError, ImageError, MissingExtraError
@@ -78,6 +79,24 @@ def exported(recipe: str) -> tuple[Path, Path]:
 
 
 @functools.cache
+def exported_tied() -> tuple[Path, Path]:
+    """Bundle and export of a decoder whose output layer is its word embeddings, in another size than its state."""
+    folder = scratch_folder() / "export-tied"
+    recipe = tiny_recipe(
+        decoder={
+            "kind": "adaptive-lstm",
+            "size": 40,
+            "embedding_size": 24,
+            "initial_state": "mean",
+            "tied": True,
+        }
+    )
+    bundle = random_bundle(recipe, folder / "bundle")
+    export_model(bundle, folder / "exported")
+    return bundle, folder / "exported"
+
+
+@functools.cache
 def scenes(count: int, size: int = 64) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Drawn scenes as the encoder takes them."""
     return np.stack([np.asarray(scene.image) for scene in draw_scenes(count, seed=1, size=size)])
@@ -100,7 +119,21 @@ def record_logits(backend: Any, features: Any, words: int) -> list[Any]:
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("recipe", CLASSICS)
 def test_every_recipe_gives_the_logits_of_torch(recipe: str, engine: str) -> None:
-    bundle, folder = exported(recipe)
+    compare_logits(*exported(recipe), engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_tied_words_are_exported_once_and_give_the_logits_of_torch(engine: str) -> None:
+    import onnx
+
+    bundle, folder = exported_tied()
+    compare_logits(bundle, folder, engine)
+    held = [list(tensor.dims) for tensor in onnx.load(folder / STEP).graph.initializer]
+    assert held.count([WORDS + 4, 24]) + held.count([24, WORDS + 4]) == 1
+
+
+def compare_logits(bundle: Path, folder: Path, engine: str) -> None:
+    """Holds features, logits and attention of an exported captioner to those of its bundle."""
     ours = Captioner.load(folder, engine=engine, precision="float32").backend
     theirs = Captioner.load(bundle).backend
     features = ours.encode(scenes(3))
@@ -213,6 +246,21 @@ def test_a_decoder_that_cannot_be_exported_is_named(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr("showtell.decoders.show_tell.ShowTellDecoder.step", step)
     with pytest.raises(ExportError, match="the decoder ShowTellDecoder cannot be exported to ONNX"):
+        export_model(exported("show-tell-lstm")[0], tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_decoder_that_fixes_the_number_of_images_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = ShowTellDecoder.step
+
+    def fixing(self: ShowTellDecoder, tokens: Any, state: Any, memory: Any) -> Any:
+        return step(self, tokens.view(len(memory[0]), -1).flatten(), state, memory)  # len() is a plain number
+
+    monkeypatch.setattr(ShowTellDecoder, "step", fixing)
+    message = "ShowTellDecoder cannot be exported to ONNX: .*'tokens' takes 2 images only"
+    with pytest.raises(ExportError, match=message):
         export_model(exported("show-tell-lstm")[0], tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 

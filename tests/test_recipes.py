@@ -24,15 +24,18 @@ from tiny_runs import draw_dataset
 
 RECIPES = {
     # name -> encoder, output, channels, decoder
+    "adaptive-lstm": ("resnet152", "grid", 2048, "adaptive-lstm"),
     "attend-gru-additive": ("inception_v3", "grid", 2048, "attend-gru-additive"),
     "attend-gru-dot": ("inception_resnet_v2", "grid", 1536, "attend-gru-dot"),
     "inject-lstm-bottleneck": ("inception_v3", "pooled", 2048, "inject-lstm"),
+    "multi-head-lstm": ("resnet50", "grid", 2048, "multi-head-lstm"),
     "show-tell-lstm": ("resnet50", "pooled", 2048, "show-tell"),
     "show-tell-resnet152": ("resnet152", "pooled", 2048, "show-tell"),
+    "top-down-lstm": ("resnet101", "grid", 2048, "top-down-lstm"),
 }
 
 
-def test_the_five_classics_are_there() -> None:
+def test_the_five_classics_and_three_later_ones_are_there() -> None:
     assert RECIPES.keys() <= list_recipes().keys()
 
 
@@ -79,6 +82,10 @@ def test_sizes_are_those_of_the_originals() -> None:
         120,
     ]
     assert bottleneck["embedding_size"] == 100
+    adaptive, heads = recipes["adaptive-lstm"], recipes["multi-head-lstm"]
+    assert (adaptive.decoder_options["size"], adaptive.decoding.beam) == (512, 3)
+    assert (heads.decoder_options["hidden_size"], heads.decoder_options["heads"]) == (512, 8)
+    assert recipes["top-down-lstm"].decoding.beam == 5
     lstm = recipes["show-tell-lstm"]
     assert (lstm.text.min_count, lstm.decoder_options["batch_norm"]) == (5, True)
 
@@ -126,6 +133,9 @@ class StepCounter(SilentWatcher):
         ("inject-lstm-bottleneck", 75),  # the smallest that Inception takes
         ("attend-gru-additive", 107),  # 2 x 2 cells
         ("attend-gru-dot", 107),
+        ("adaptive-lstm", 64),  # 2 x 2 cells
+        ("multi-head-lstm", 64),
+        ("top-down-lstm", 64),
     ],
 )
 def test_the_original_encoder_takes_two_training_steps(

@@ -34,6 +34,9 @@ KINDS = {
     "inject-lstm": {},
     "attend-gru-additive": {"hidden_size": 16, "gate": True},
     "attend-gru-dot": {"size": 16},
+    "top-down-lstm": {"hidden_size": 16, "tied": True},
+    "adaptive-lstm": {"size": 16, "tied": True},
+    "multi-head-lstm": {"hidden_size": 16, "tied": True},
 }
 
 

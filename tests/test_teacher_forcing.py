@@ -81,7 +81,7 @@ def test_a_share_of_the_words_is_dropped_and_never_the_start() -> None:
     assert torch.equal(dropped[:, 1:][real & ~gone], batch.inputs[:, 1:][real & ~gone])
 
 
-@pytest.mark.parametrize("kind", ["attend-gru-additive", "attend-gru-dot", "show-tell"])
+@pytest.mark.parametrize("kind", ["attend-gru-additive", "attend-gru-dot", "show-tell", "adaptive-lstm"])
 def test_replaced_words_are_sampled_from_what_the_decoder_says_there(kind: str) -> None:
     model, features = make_model(kind)
     batch = make_batch(rows=400)

@@ -11,6 +11,7 @@ from typing import Any
 from showtell.data.drawn import write_drawn_dataset
 from showtell.data.records import Dataset
 from showtell.data.source import read_dataset
+from showtell.decoders.registry import DECODERS
 from showtell.recipes import Recipe
 
 ATTENDING = {
@@ -43,7 +44,7 @@ def tiny_recipe(
                 "name": "test_resnet",
                 "weights": "random",
                 "image_size": 64,
-                "output": "grid" if decoder["kind"].startswith("attend") else "pooled",
+                "output": DECODERS[decoder["kind"]][1].needs,
                 "precision": "float32",
                 **(encoder or {}),
             },

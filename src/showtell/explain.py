@@ -42,7 +42,8 @@ def attention_maps(
     """
     if caption.attention is None:
         raise UsageError(
-            "This captioner has no attention, so there is nothing to show. Use an attend-* model."
+            "This captioner has no attention, so there is nothing to show. Use one whose decoder attends, as "
+            "attend-gru-additive does."
         )
     rows, columns = grid
     if caption.attention.shape[1] != rows * columns:

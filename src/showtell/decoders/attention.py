@@ -1,4 +1,4 @@
-"""The two classic attentions over the cells of a feature grid."""
+"""The attentions over the cells of a feature grid."""
 
 from __future__ import annotations
 
@@ -40,11 +40,17 @@ class AdditiveAttention(nn.Module):
 
         Rows are images x width (`Decoder`); the keys are broadcast over the width, never repeated.
         """
-        images, cells, size = keys.shape
-        queries = self.query(query).view(images, -1, 1, size)  # (images, width, 1, size)
-        activation = torch.tanh(keys.unsqueeze(1) + queries)  # (images, width, cells, size)
-        weights = torch.softmax(self.score(activation).squeeze(3).float(), dim=2)  # (images, width, cells)
-        return mix(weights, features), weights.view(-1, cells)
+        weights = torch.softmax(self.compare(self.query(query), keys).float(), dim=2)
+        return mix(weights, features), weights.flatten(0, 1)
+
+    def compare(
+        self, queries: Float[Tensor, "rows size"], keys: Float[Tensor, "images cells size"]
+    ) -> Float[Tensor, "images width cells"]:
+        """Returns the score of each cell, from queries that went through their layer already."""
+        images, _, size = keys.shape
+        activation = torch.tanh(keys.unsqueeze(1) + queries.view(images, -1, 1, size))
+        scores: Tensor = self.score(activation)  # (images, width, cells, 1)
+        return scores.squeeze(3)
 
 
 class DotAttention(nn.Module):
@@ -62,6 +68,58 @@ class DotAttention(nn.Module):
         scores = torch.bmm(query, features.transpose(1, 2).to(query.dtype))  # (images, queries, cells)
         weights = torch.softmax(scores.float(), dim=2)
         return torch.bmm(weights.to(features.dtype), features), weights
+
+
+class MultiHeadAttention(nn.Module):
+    """Scaled dot-product attention of several heads side by side.
+
+    Vaswani et al. 2017, "Attention Is All You Need", section 3.2.2, without biases, as there. Each head compares the
+    query with the cells, and takes its values from them, in a part of the channels of its own.
+
+    Args:
+        feature_size: channels of a cell.
+        query_size: size of the query.
+        size: of the keys, the values and the context vector, all heads together.
+        heads: how many; they share `size` equally.
+    """
+
+    def __init__(self, feature_size: int, query_size: int, size: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key = nn.Linear(feature_size, size, bias=False)
+        self.value = nn.Linear(feature_size, size, bias=False)
+        self.query = nn.Linear(query_size, size, bias=False)
+        self.output = nn.Linear(size, size, bias=False)
+
+    def project(
+        self, features: Float[Tensor, "images cells channels"]
+    ) -> tuple[Float[Tensor, "images heads cells part"], Float[Tensor, "images heads cells part"]]:
+        """Returns keys and values, head by head."""
+        keys, values = self._divide(self.key(features)), self._divide(self.value(features))
+        return keys.contiguous(), values.contiguous()  # once here instead of before the product of every step
+
+    def forward(
+        self,
+        query: Float[Tensor, "rows hidden"],
+        keys: Float[Tensor, "images heads cells part"],
+        values: Float[Tensor, "images heads cells part"],
+    ) -> tuple[Float[Tensor, "rows size"], Float[Tensor, "rows cells"]]:
+        """Returns the context vector and the mean of the heads' weights, which sum to 1.
+
+        Rows are images x width (`Decoder`); keys and values are shared by the width, never repeated.
+        """
+        images, _, _, part = keys.shape
+        queries = self._divide(self.query(query).view(images, -1, self.heads * part))
+        scores = torch.matmul(queries * part**-0.5, keys.transpose(2, 3).to(queries.dtype))
+        weights = torch.softmax(scores.float(), dim=3)  # (images, heads, width, cells)
+        parts = torch.matmul(weights.to(values.dtype), values)  # (images, heads, width, part)
+        context: Tensor = self.output(parts.transpose(1, 2).flatten(2).flatten(0, 1))
+        return context, weights.mean(dim=1).flatten(0, 1)
+
+    def _divide(
+        self, joined: Float[Tensor, "images places size"]
+    ) -> Float[Tensor, "images heads places part"]:
+        return torch.unflatten(joined, 2, (self.heads, -1)).transpose(1, 2)
 
 
 def mix(

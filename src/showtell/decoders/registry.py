@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from showtell.config import build
+from showtell.decoders.adaptive_lstm import AdaptiveLstmDecoder, AdaptiveLstmOptions
 from showtell.decoders.attend_gru_additive import AttendGruAdditiveDecoder, AttendGruAdditiveOptions
 from showtell.decoders.attend_gru_dot import AttendGruDotDecoder, AttendGruDotOptions
 from showtell.decoders.base import Decoder
 from showtell.decoders.inject_lstm import InjectLstmDecoder, InjectLstmOptions
+from showtell.decoders.multi_head_lstm import MultiHeadLstmDecoder, MultiHeadLstmOptions
 from showtell.decoders.show_tell import ShowTellDecoder, ShowTellOptions
 from showtell.decoders.top_down_lstm import TopDownLstmDecoder, TopDownLstmOptions
 from showtell.errors import ConfigError, did_you_mean
@@ -20,6 +22,8 @@ DECODERS: dict[str, tuple[type[Any], type[Decoder]]] = {
     "attend-gru-additive": (AttendGruAdditiveOptions, AttendGruAdditiveDecoder),
     "attend-gru-dot": (AttendGruDotOptions, AttendGruDotDecoder),
     "top-down-lstm": (TopDownLstmOptions, TopDownLstmDecoder),
+    "adaptive-lstm": (AdaptiveLstmOptions, AdaptiveLstmDecoder),
+    "multi-head-lstm": (MultiHeadLstmOptions, MultiHeadLstmDecoder),
 }
 
 

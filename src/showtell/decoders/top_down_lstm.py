@@ -76,7 +76,9 @@ class TopDownLstmDecoder(Decoder):
 
     def start(self, memory: Memory) -> State:
         """Hidden and cell states of both LSTMs are zero: four of (rows, hidden)."""
-        return tuple(memory[0].new_zeros(len(memory[0]), self.sizes[0]) for _ in range(4))
+        # float32 also under autocast: a cell state adds up over the steps.
+        shape = (memory[0].shape[0], self.sizes[0])
+        return tuple(memory[0].new_zeros(shape, dtype=torch.float32) for _ in range(4))
 
     def step(
         self, tokens: Int[Tensor, " rows"], state: State, memory: Memory
@@ -114,7 +116,7 @@ class TopDownLstmDecoder(Decoder):
         looking, looking_cell, writing, writing_cell = state
         from_writing = self._split(self.looking.weight_ih)[0]
         # Rows are images x width: what belongs to an image is broadcast over its rows, never repeated.
-        blocks = given.view(len(from_mean), -1, given.shape[1]) + from_mean.unsqueeze(1)
+        blocks = given.view(from_mean.shape[0], -1, given.shape[1]) + from_mean.unsqueeze(1)
         gates = blocks.flatten(0, 1) + linear(writing, from_writing)
         gates = gates + linear(looking, self.looking.weight_hh, self.looking.bias_hh)
         looking, looking_cell = advance_lstm(gates, looking_cell)

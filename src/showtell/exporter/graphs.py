@@ -204,6 +204,10 @@ def _write(
                 del node.metadata_props[:]
                 node.doc_string = ""
             onnx.checker.check_model(model)
+            for given in model.graph.input:
+                images = given.type.tensor_type.shape.dim[0]
+                if not images.dim_param:  # torch does not say so when code turns the number into a plain one
+                    raise ValueError(f"the input {given.name!r} takes {images.dim_value} images only")
         except Exception as error:  # any part of the network may be untraceable, in many ways
             reason = (str(error).splitlines() or [""])[0]
             raise ExportError(
