@@ -344,6 +344,9 @@ def test_decoding_options_replace_what_the_recipe_says() -> None:
         length_penalty=0.0,
         count=3,
     )
+    bound = decoding("--no-repeat-ngram", "3", "--no-double-words")
+    assert bound == DecodingSettings(no_repeat_ngram=3, no_double_words=True)
+    assert decoding("--double-words", no_double_words=True) == DecodingSettings()
     assert decoding("--seed", "3", method="sample") == DecodingSettings(method="sample", seed=3)
 
 
