@@ -22,6 +22,7 @@ ROWS = (
     {"encoders", "decoders"},
     {"recipes"},
     {"bundle", "portable", "captioning"},
+    {"ensemble"},
     {"training", "evaluation", "runtime", "exporter"},
     {"captioner"},
     {"cli", "server", "bulk", "explain", "demo", "__init__", "__main__"},

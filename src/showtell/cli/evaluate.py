@@ -26,8 +26,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "model",
         metavar="MODEL",
+        nargs="+",
         type=existing,
-        help="an exported model, a bundle, or a run folder (its best checkpoint)",
+        help="an exported model, a bundle, or a run folder (its best checkpoint); several caption together",
     )
     parser.add_argument("--split", metavar="S", type=SPLIT, required=True, help="train, dev or test")
     parser.add_argument("--max-images", metavar="N", type=integer(minimum=1), help="only the first N images")

@@ -77,9 +77,8 @@ def search_beams(
         parents = np.repeat(np.arange(len(owners)), width)
         if allowed is not logits:  # a row may have fewer words left than were asked for
             possible = np.isfinite(allowed[parents, next_tokens])
-            parents, next_tokens, next_log_probs = (
-                values[possible] for values in (parents, next_tokens, next_log_probs)
-            )
+            parents, next_tokens = parents[possible], next_tokens[possible]
+            next_log_probs = next_log_probs[possible]
         totals = log_probs[parents] + next_log_probs
         scores = normalise_score(totals, depth, settings.length_penalty)
 
