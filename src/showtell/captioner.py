@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,6 +19,7 @@ from showtell.errors import ConfigError, ImageError, UsageError, require_framewo
 from showtell.evaluation import DEFAULT_METRICS, EvaluationReport, evaluate_captions
 from showtell.images import read_batches
 from showtell.metrics import CorpusIdf
+from showtell.metrics.bootstrap import RESAMPLES
 from showtell.portable import find_model, is_portable, load_portable
 from showtell.runtime import EngineOptions, open_portable
 
@@ -191,6 +192,19 @@ class Captioner:
                     else:
                         yield CaptionedPicture(tuple(next(captions)), self.backend.grid)
 
+    def encode(self, images: Iterable[ImageLike], *, workers: int = 2) -> Iterator[Any]:
+        """Yields the features of images, batch by batch, for `caption_feature_batches`.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        with contextlib.closing(_decode_ahead(images, self.backend.read, workers)) as batches:
+            for batch in batches:
+                for item in batch:
+                    if isinstance(item, ImageError):
+                        raise item
+                yield self.backend.encode(stack_pictures(batch))
+
     def evaluate(
         self,
         dataset: Dataset,
@@ -200,6 +214,8 @@ class Captioner:
         metrics: Sequence[str] = DEFAULT_METRICS,
         corpus_idf: CorpusIdf | None = None,
         max_images: int | None = None,
+        resamples: int = RESAMPLES,
+        copies: Mapping[str, Sequence[str]] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> EvaluationReport:
         """Captions each image of a split once and scores the captions.
@@ -211,6 +227,9 @@ class Captioner:
             metrics: "Bleu", "ROUGE_L", "CIDEr", "METEOR".
             corpus_idf: document frequencies for CIDEr; by default those of the references.
             max_images: only the first so many.
+            resamples: corpora that are drawn for the bootstrap intervals of the scores; 0 gives no intervals.
+            copies: image id -> training images that show the same (`showtell.data.overlap.find_training_copies`); the
+                scores are then given without these images, too.
             progress: called with (done, total) after each image.
 
         Raises:
@@ -229,6 +248,8 @@ class Captioner:
             split=split,
             metrics=metrics,
             corpus_idf=corpus_idf,
+            resamples=resamples,
+            copies=copies,
             progress=progress,
         )
 
