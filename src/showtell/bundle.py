@@ -106,28 +106,6 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
     return digest_file(folder / "bundle.json")
 
 
-def store_decoding(folder: Path, decoding: DecodingSettings, tuning: Mapping[str, Any]) -> str:
-    """Makes other settings the defaults of a bundle on disk, and returns its new digest.
-
-    Only bundle.json changes, and that at once, so whoever reads the bundle meanwhile reads the old one or the new one.
-
-    Args:
-        folder: of the bundle.
-        decoding: how it searches from now on.
-        tuning: how that was chosen.
-
-    Raises:
-        BundleError: the bundle is damaged.
-        OSError: it cannot be written; it is as it was.
-    """
-    bundle = load_bundle(folder)
-    manifest = read_json(folder / "bundle.json")
-    manifest["recipe"] = replace(bundle.recipe, decoding=decoding).to_dict()
-    manifest["tuning"] = dict(tuning)
-    write_json(folder / "bundle.json", manifest)
-    return digest_file(folder / "bundle.json")
-
-
 def find_bundle(model: Path) -> Path:
     """Returns the bundle folder that MODEL means: itself, or the best one of a run folder.
 
@@ -203,6 +181,28 @@ def load_bundle(model: Path) -> Bundle:
         raise
     except ShowtellError as error:
         raise BundleError(f"{folder}: {error}") from None
+
+
+def store_decoding(folder: Path, decoding: DecodingSettings, tuning: Mapping[str, Any]) -> str:
+    """Makes other settings the defaults of a bundle on disk, and returns its new digest.
+
+    Only bundle.json changes, and that at once, so whoever reads the bundle meanwhile reads the old one or the new one.
+
+    Args:
+        folder: of the bundle.
+        decoding: how it searches from now on.
+        tuning: how that was chosen.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        OSError: it cannot be written; it is as it was.
+    """
+    bundle = load_bundle(folder)
+    manifest = read_json(folder / "bundle.json")
+    manifest["recipe"] = replace(bundle.recipe, decoding=decoding).to_dict()
+    manifest["tuning"] = dict(tuning)
+    write_json(folder / "bundle.json", manifest)
+    return digest_file(folder / "bundle.json")
 
 
 def _check_kinds(path: Path, manifest: Mapping[str, Any]) -> None:
