@@ -22,9 +22,10 @@ ROWS = (
     {"encoders", "decoders"},
     {"recipes"},
     {"bundle", "portable", "captioning"},
+    {"ensemble"},
     {"training", "evaluation", "runtime", "exporter"},
     {"captioner"},
-    {"cli", "server", "bulk", "explain", "demo", "__init__", "__main__"},
+    {"cli", "server", "bulk", "explain", "tuning", "demo", "__init__", "__main__"},
 )
 SAME_ROW = {
     ("files", "errors"),  # no home folder is the user's to mend
@@ -38,6 +39,7 @@ SAME_ROW = {
     ("cli", "explain"),
     ("cli", "bulk"),
     ("cli", "server"),
+    ("cli", "tuning"),
     ("__main__", "cli"),
 }
 FRAMEWORKS = {"torch", "torchvision", "timm", "jaxtyping"}
@@ -131,6 +133,7 @@ EXTRAS = {
     "openvino",
     "nncf",
     "transformers",
+    "optuna",
 }
 
 

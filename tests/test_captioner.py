@@ -274,8 +274,7 @@ def test_one_picture_need_not_be_in_a_list(monkeypatch: pytest.MonkeyPatch, tmp_
     monkeypatch.setattr(module, "_decode_ahead", watch)
 
     class Nothing:
-        class preprocessing:  # noqa: N801
-            read = None
+        read = None
 
     captioner = module.Captioner(Nothing(), None)  # type: ignore[arg-type]
     assert list(captioner.caption(str(path))) == []

@@ -32,6 +32,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "score",
+    "tune",
     "export",
     "pack",
     "recipes",

@@ -144,9 +144,58 @@ def test_a_saved_idf_gives_a_single_image_its_cider(
 
 def test_score_names_the_metrics_that_there_are() -> None:
     from showtell.cli.score import METRICS as NAMED
-    from showtell.metrics import METRICS
+    from showtell.cli.score import RESAMPLES
+    from showtell.metrics import METRICS, bootstrap
 
     assert NAMED == METRICS
+    assert RESAMPLES == bootstrap.RESAMPLES
+
+
+def test_score_shows_intervals_on_request(scored: tuple[str, str], tmp_path: Path, capsys: Capture) -> None:
+    assert main(["score", *scored]) == 0
+    plain = capsys.readouterr()
+    assert main(["score", *scored, "--resamples", "50", "--output", str(tmp_path / "scores.json")]) == 0
+    output = capsys.readouterr()
+    assert output.out == plain.out
+    lines = output.err.splitlines()
+    assert [line.split()[1] for line in lines] == list(json.loads(plain.out))
+    written = json.loads((tmp_path / "scores.json").read_text())["intervals"]
+    low, high = written["ROUGE_L"]
+    score = json.loads(plain.out)["ROUGE_L"]
+    assert low < score < high
+    assert f"showtell: ROUGE_L {100 * score:.1f} [{100 * low:.1f}, {100 * high:.1f}]" in lines
+
+
+def test_score_compares_two_systems(scored: tuple[str, str], tmp_path: Path, capsys: Capture) -> None:
+    worse = tmp_path / "worse.json"
+    worse.write_text('[{"image_id": 2, "caption": "cats"}, {"image_id": 1, "caption": "a cat"}]')
+    words = ["score", *scored, "--against", str(worse), "--resamples", "200"]
+    assert main([*words, "--output", str(tmp_path / "scores.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert main(["score", *scored]) == 0
+    assert lines[-1] == capsys.readouterr().out.strip()
+    assert lines[0].split() == [
+        "metric",
+        "these",
+        "others",
+        "difference",
+        "95%",
+        "interval",
+        "better",
+        "in",
+        "p",
+    ]
+    assert [line.split()[0] for line in lines[1:-1]] == list(json.loads(lines[-1]))
+    assert main(["score", scored[0], str(worse)]) == 0
+    theirs = json.loads(capsys.readouterr().out)
+    written = json.loads((tmp_path / "scores.json").read_text())["against"]
+    assert written["scores"] == theirs
+    difference = written["differences"]["ROUGE_L"]
+    assert difference["difference"] == pytest.approx(json.loads(lines[-1])["ROUGE_L"] - theirs["ROUGE_L"])
+    assert difference["better"] == 1.0
+    worse.write_text('[{"image_id": 1, "caption": "a cat"}]')
+    assert main(words) == 2
+    assert "1 image has references but no hypothesis: '2'" in capsys.readouterr().err
 
 
 def test_score_refuses_a_missing_image_by_its_id(scored: tuple[str, str], capsys: Capture) -> None:
@@ -344,6 +393,9 @@ def test_decoding_options_replace_what_the_recipe_says() -> None:
         length_penalty=0.0,
         count=3,
     )
+    bound = decoding("--no-repeat-ngram", "3", "--no-double-words")
+    assert bound == DecodingSettings(no_repeat_ngram=3, no_double_words=True)
+    assert decoding("--double-words", no_double_words=True) == DecodingSettings()
     assert decoding("--seed", "3", method="sample") == DecodingSettings(method="sample", seed=3)
 
 

@@ -26,6 +26,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from showtell import __version__
+from showtell.decoding.settings import DecodingSettings
 from showtell.errors import BundleError, ShowtellError
 from showtell.files import digest_file, write_atomically, write_json
 from showtell.images import Preprocessing
@@ -58,6 +59,7 @@ class Bundle:
     encoder_weights: Weights | None = None  # None: referenced by `encoder.source`
     split_fingerprint: str = ""  # of the data it was trained on
     scores: Mapping[str, Any] = field(default_factory=dict)  # by split, with the settings that gave them
+    tuning: Mapping[str, Any] = field(default_factory=dict)  # how recipe.decoding was chosen; {}: it was not
     digest: str = ""  # of bundle.json, set by `load_bundle` and `save_bundle`
 
 
@@ -97,6 +99,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
             "vocabulary": {"size": len(bundle.vocabulary), "fingerprint": bundle.vocabulary.fingerprint()},
             "split_fingerprint": bundle.split_fingerprint,
             "scores": dict(bundle.scores),
+            "tuning": dict(bundle.tuning),
             "files": files,
         },
     )
@@ -189,6 +192,7 @@ def load_bundle(model: Path) -> Bundle:
             encoder_weights=_read_weights(folder / "encoder.safetensors") if included else None,
             split_fingerprint=manifest["split_fingerprint"],
             scores=manifest["scores"],
+            tuning=manifest.get("tuning", {}),
             digest=digest_file(folder / "bundle.json"),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -197,6 +201,28 @@ def load_bundle(model: Path) -> Bundle:
         raise
     except ShowtellError as error:
         raise BundleError(f"{folder}: {error}") from None
+
+
+def store_decoding(folder: Path, decoding: DecodingSettings, tuning: Mapping[str, Any]) -> str:
+    """Makes other settings the defaults of a bundle on disk, and returns its new digest.
+
+    Only bundle.json changes, and that at once, so whoever reads the bundle meanwhile reads the old one or the new one.
+
+    Args:
+        folder: of the bundle.
+        decoding: how it searches from now on.
+        tuning: how that was chosen.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        OSError: it cannot be written; it is as it was.
+    """
+    bundle = load_bundle(folder)
+    manifest = read_json(folder / "bundle.json")
+    manifest["recipe"] = replace(bundle.recipe, decoding=decoding).to_dict()
+    manifest["tuning"] = dict(tuning)
+    write_json(folder / "bundle.json", manifest)
+    return digest_file(folder / "bundle.json")
 
 
 def _check_kinds(path: Path, manifest: Mapping[str, Any]) -> None:
@@ -210,6 +236,7 @@ def _check_kinds(path: Path, manifest: Mapping[str, Any]) -> None:
         ("encoder.included", encoder["included"], bool),
         ("split_fingerprint", manifest["split_fingerprint"], str),
         ("scores", manifest["scores"], dict),
+        ("tuning", manifest.get("tuning", {}), dict),
     ):
         if not isinstance(value, kind):
             raise BundleError(f"{path}: damaged: {name} must be of type {kind.__name__}. Received: {value!r}")

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from showtell.bundle import load_bundle
-from showtell.captioning import Backend, Caption, caption_features
+from showtell.captioning import Backend, Caption, caption_features, stack_pictures
 from showtell.data.records import Dataset
 from showtell.decoding import DecodingSettings
-from showtell.errors import ConfigError, ImageError, require_framework
+from showtell.ensemble import EnsembleBackend, Member
+from showtell.errors import ConfigError, ImageError, UsageError, require_framework
 from showtell.evaluation import DEFAULT_METRICS, EvaluationReport, evaluate_captions
 from showtell.images import read_batches
 from showtell.metrics import CorpusIdf
+from showtell.metrics.bootstrap import RESAMPLES
 from showtell.portable import find_model, is_portable, load_portable
 from showtell.runtime import EngineOptions, open_portable
 
@@ -48,34 +48,57 @@ class CaptionedPicture:
         return self.captions[0].text
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """One model, opened."""
+
+    backend: Member
+    settings: DecodingSettings
+    digest: str
+    name: str
+
+
 class Captioner:
     """A trained captioner, ready to use.
 
     Args:
         backend: its networks.
         settings: how it searches unless told otherwise.
-        digest: of its bundle.
+        digest: of its bundle; of an ensemble those of its members, joined by "+".
         name: for reports and messages.
+        notes: what its users should know.
     """
 
     def __init__(
-        self, backend: Backend, settings: DecodingSettings, *, digest: str = "", name: str = ""
+        self,
+        backend: Backend,
+        settings: DecodingSettings,
+        *,
+        digest: str = "",
+        name: str = "",
+        notes: Sequence[str] = (),
     ) -> None:
         self.backend = backend
         self.settings = settings
         self.digest = digest
         self.name = name
+        self.notes = tuple(notes)
 
     @classmethod
     def load(
-        cls, model: str | Path, *, engine: str = "auto", precision: str = "auto", threads: int = 0
+        cls,
+        model: str | Path | Sequence[str | Path],
+        *,
+        engine: str = "auto",
+        precision: str = "auto",
+        threads: int = 0,
     ) -> Captioner:
-        """Opens an exported captioner, a bundle, or the best bundle of a run folder.
+        """Opens an exported captioner, a bundle, the best bundle of a run folder, or an ensemble of several of them.
 
-        An exported one runs without torch; the others run on torch.
+        An exported one runs without torch; the others run on torch. An ensemble searches as its first member does.
 
         Args:
-            model: its folder.
+            model: its folder; several folders make an ensemble.
             engine: for an exported captioner "openvino", "onnxruntime" or "auto" (the first that is installed); for a
                 bundle "torch" or "auto".
             precision: of an exported captioner's encoder: "float32", "bf16" or "auto", the fastest that the processor
@@ -86,15 +109,34 @@ class Captioner:
             BundleError: no such model, or its parts do not fit together.
             EncoderError: its backbone cannot be found; the message says which and where to get it.
             ConfigError: an unknown engine, a precision that the processor does not have, or a negative number.
+            VocabularyError: the members of an ensemble do not know the same words.
+            UsageError: no model at all.
             MissingExtraError: the engine, or torch for a bundle, is not installed.
         """
-        folder = find_model(Path(model))
+        models = [model] if isinstance(model, str | Path) else list(model)
+        if not models:
+            raise UsageError("No model was given. Give the folder of one, or of several for an ensemble.")
+        parts = [cls._open(Path(one), engine, precision, threads) for one in models]
+        if len(parts) == 1:
+            return cls(parts[0].backend, parts[0].settings, digest=parts[0].digest, name=parts[0].name)
+        backend = EnsembleBackend([part.backend for part in parts], [str(one) for one in models])
+        return cls(
+            backend,
+            parts[0].settings,
+            digest="+".join(part.digest for part in parts),
+            name=" + ".join(part.name for part in parts),
+            notes=backend.notes,
+        )
+
+    @staticmethod
+    def _open(model: Path, engine: str, precision: str, threads: int) -> _Opened:
+        folder = find_model(model)
         exported = is_portable(folder)
         options = EngineOptions("auto" if engine == "torch" and not exported else engine, precision, threads)
         if exported:
             portable = load_portable(folder)
             backend = open_portable(portable, options)
-            return cls(backend, portable.recipe.decoding, digest=portable.digest, name=portable.recipe.name)
+            return _Opened(backend, portable.recipe.decoding, portable.digest, portable.recipe.name)
         if engine not in ("auto", "torch"):
             raise ConfigError(
                 f"{folder}: a bundle runs on torch, not on {engine!r}. Export it first (showtell export {folder} "
@@ -109,12 +151,8 @@ class Captioner:
         # Imported here: torch takes seconds, and those who only look at a bundle do not need it.
         from showtell.training.model import open_backend
 
-        return cls(
-            open_backend(bundle, folder, threads=threads),
-            bundle.recipe.decoding,
-            digest=bundle.digest,
-            name=bundle.recipe.name,
-        )
+        networks = open_backend(bundle, folder, threads=threads)
+        return _Opened(networks, bundle.recipe.decoding, bundle.digest, bundle.recipe.name)
 
     def caption(
         self,
@@ -137,7 +175,7 @@ class Captioner:
             images = [images]  # one picture; a string would otherwise be read letter by letter
         settings = settings or self.settings
         index = 0
-        with contextlib.closing(_decode_ahead(images, self.backend.preprocessing.read, workers)) as batches:
+        with contextlib.closing(_decode_ahead(images, self.backend.read, workers)) as batches:
             for batch in batches:
                 positions = [
                     index + place for place, item in enumerate(batch) if not isinstance(item, ImageError)
@@ -145,7 +183,7 @@ class Captioner:
                 pixels = [item for item in batch if not isinstance(item, ImageError)]
                 captions: Iterator[list[Caption]] = iter(())
                 if pixels:
-                    features = self.backend.encode(np.stack(pixels))
+                    features = self.backend.encode(stack_pictures(pixels))
                     captions = iter(caption_features(self.backend, features, settings, positions=positions))
                 index += len(batch)
                 for item in batch:
@@ -153,6 +191,19 @@ class Captioner:
                         yield CaptionedPicture((), self.backend.grid, item)
                     else:
                         yield CaptionedPicture(tuple(next(captions)), self.backend.grid)
+
+    def encode(self, images: Iterable[ImageLike], *, workers: int = 2) -> Iterator[Any]:
+        """Yields the features of images, batch by batch, for `caption_feature_batches`.
+
+        Raises:
+            ImageError: an image cannot be read.
+        """
+        with contextlib.closing(_decode_ahead(images, self.backend.read, workers)) as batches:
+            for batch in batches:
+                for item in batch:
+                    if isinstance(item, ImageError):
+                        raise item
+                yield self.backend.encode(stack_pictures(batch))
 
     def evaluate(
         self,
@@ -163,6 +214,8 @@ class Captioner:
         metrics: Sequence[str] = DEFAULT_METRICS,
         corpus_idf: CorpusIdf | None = None,
         max_images: int | None = None,
+        resamples: int = RESAMPLES,
+        copies: Mapping[str, Sequence[str]] | None = None,
         progress: Callable[[int, int], object] | None = None,
     ) -> EvaluationReport:
         """Captions each image of a split once and scores the captions.
@@ -174,6 +227,9 @@ class Captioner:
             metrics: "Bleu", "ROUGE_L", "CIDEr", "METEOR".
             corpus_idf: document frequencies for CIDEr; by default those of the references.
             max_images: only the first so many.
+            resamples: corpora that are drawn for the bootstrap intervals of the scores; 0 gives no intervals.
+            copies: image id -> training images that show the same (`showtell.data.overlap.find_training_copies`); the
+                scores are then given without these images, too.
             progress: called with (done, total) after each image.
 
         Raises:
@@ -192,6 +248,8 @@ class Captioner:
             split=split,
             metrics=metrics,
             corpus_idf=corpus_idf,
+            resamples=resamples,
+            copies=copies,
             progress=progress,
         )
 
@@ -202,11 +260,8 @@ class Captioner:
             yield picture.captions
 
 
-Pixels = npt.NDArray[np.uint8]
-
-
 def _decode_ahead(
-    images: Iterable[ImageLike], read: Callable[[ImageLike], Pixels], workers: int
-) -> Generator[list[Pixels | ImageError], None, None]:
+    images: Iterable[ImageLike], read: Callable[[ImageLike], Any], workers: int
+) -> Generator[list[Any | ImageError], None, None]:
     """Yields batches of pictures at the encoder's size, or errors; the next batch is read meanwhile."""
     return read_batches(images, read, size=BATCH, first=FIRST_BATCH, workers=max(1, workers))

@@ -13,26 +13,44 @@ import numpy as np
 import numpy.typing as npt
 
 from showtell.decoding import DecodingSettings, Hypothesis, Stepper, decode
-from showtell.images import Preprocessing
+from showtell.images import ImageSource, Preprocessing
 from showtell.text import SPECIAL, Vocabulary
 
 Features = npt.NDArray[Any]  # (images, cells, channels) or (images, channels), float16 or float32
 
 
 class Backend(Protocol):
-    """The networks of one captioner."""
+    """The networks of one captioner, or of several that caption together.
 
-    preprocessing: Preprocessing
+    Pictures and features are arrays where there is one encoder, and tuples of arrays where there are several.
+    """
+
+    preprocessing: Preprocessing  # of what attention speaks of
     vocabulary: Vocabulary
     grid: tuple[int, int]  # rows and columns of the feature map; (1, 1) for pooled features
 
-    def encode(self, pixels: npt.NDArray[np.uint8]) -> Features:
-        """Returns the features of resized pictures: pixels are (images, height, width, 3)."""
+    def read(self, source: ImageSource) -> Any:
+        """Returns one picture at the encoder's size; called on several threads.
+
+        Raises:
+            ImageError: it cannot be read.
+        """
         ...
 
-    def bind(self, features: Features) -> Stepper:
+    def encode(self, pixels: Any) -> Any:
+        """Returns the features of what `read` gave, stacked by `stack_pictures`: (images, height, width, 3)."""
+        ...
+
+    def bind(self, features: Any) -> Stepper:
         """Returns a stepper over the features of a batch of images."""
         ...
+
+
+def stack_pictures(pictures: Sequence[Any]) -> Any:
+    """Returns the pictures that `Backend.read` gave, at least one, as one batch."""
+    if isinstance(pictures[0], tuple):
+        return tuple(np.stack(views) for views in zip(*pictures, strict=True))
+    return np.stack(pictures)
 
 
 @dataclass(frozen=True)
@@ -52,7 +70,7 @@ class Caption:
 
 
 def caption_features(
-    backend: Backend, features: Features, settings: DecodingSettings, *, positions: Sequence[int]
+    backend: Backend, features: Any, settings: DecodingSettings, *, positions: Sequence[int]
 ) -> list[list[Caption]]:
     """Captions a batch of images from their features.
 
@@ -81,14 +99,14 @@ def _write(hypothesis: Hypothesis, vocabulary: Vocabulary) -> Caption:
 
 
 def caption_feature_batches(
-    backend: Backend, batches: Iterable[Features], settings: DecodingSettings
+    backend: Backend, batches: Iterable[Any], settings: DecodingSettings
 ) -> Iterator[list[Caption]]:
     """Captions batch after batch; yields one list of captions per image, in order."""
     index = 0
     for features in batches:
-        positions = range(index, index + len(features))
-        yield from caption_features(backend, features, settings, positions=positions)
-        index += len(features)
+        images = len(features[0] if isinstance(features, tuple) else features)
+        yield from caption_features(backend, features, settings, positions=range(index, index + images))
+        index += images
 
 
 def split_batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:

@@ -8,17 +8,33 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from showtell.captioning import Caption
 from showtell.data.records import Dataset
 from showtell.decoding import DecodingSettings
 from showtell.errors import MetricError
-from showtell.metrics import CorpusIdf, score
+from showtell.metrics import CorpusIdf, Interval, bootstrap_intervals, score
 from showtell.text import Vocabulary, tokenize
 
 DEFAULT_METRICS = ("Bleu", "ROUGE_L", "CIDEr")
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Images of the split that training has, too, and what the scores are without them."""
+
+    copies: Mapping[str, Sequence[str]]  # image id -> ids of training images that show the same
+    scores: Mapping[
+        str, float
+    ]  # of the other images, as if they were the whole split; empty if there are none
+    images: int  # how many these are
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-serialisable values."""
+        copies = {identifier: list(trained) for identifier, trained in self.copies.items()}
+        return {"copies": copies, "scores_without": dict(self.scores), "images_without": self.images}
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,9 @@ class EvaluationReport:
     coverage: float  # share of the references' running words that the vocabulary has
     seconds: float  # decoding images, encoding and searching
     notes: tuple[str, ...] = ()
+    intervals: Mapping[str, Interval] = field(default_factory=dict)  # of the scores, by key; METEOR has none
+    resamples: int = 0  # corpora that were drawn for the intervals
+    overlap: Overlap | None = None  # None: nobody looked for images that are in training, too
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-serialisable values; captions in the order of the data set."""
@@ -43,6 +62,9 @@ class EvaluationReport:
         lengths = [len(tokenize(text)) for text in texts]
         return {
             "scores": dict(self.scores),
+            "intervals": {key: [interval.low, interval.high] for key, interval in self.intervals.items()},
+            "resamples": self.resamples,
+            "overlap": None if self.overlap is None else self.overlap.to_dict(),
             "dataset": self.dataset,
             "split": self.split,
             "split_fingerprint": self.split_fingerprint,
@@ -78,6 +100,8 @@ def evaluate_captions(
     split: str,
     metrics: Sequence[str] = DEFAULT_METRICS,
     corpus_idf: CorpusIdf | None = None,
+    resamples: int = 0,
+    copies: Mapping[str, Sequence[str]] | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> EvaluationReport:
     """Scores one caption per image against all references of the image.
@@ -91,6 +115,9 @@ def evaluate_captions(
         split: its name, for the report.
         metrics: "Bleu", "ROUGE_L", "CIDEr", "METEOR".
         corpus_idf: document frequencies for CIDEr; by default those of the references.
+        resamples: corpora that are drawn for the bootstrap intervals; 0 gives no intervals.
+        copies: image id -> training images that show the same, as `find_training_copies` gives them. The scores are
+            then given without these images, too. None where nobody looked.
         progress: called with (done, total) after each image.
 
     Raises:
@@ -109,6 +136,15 @@ def evaluate_captions(
     references = {image.id: image.captions for image in dataset.images}
     hypotheses = {identifier: candidates[0].text for identifier, candidates in found.items()}
     scored = score(references, hypotheses, metrics=metrics, corpus_idf=corpus_idf)
+    overlap = None
+    if copies is not None:
+        shared = {identifier: copies[identifier] for identifier in references if identifier in copies}
+        rest = {identifier: texts for identifier, texts in references.items() if identifier not in shared}
+        others = {identifier: hypotheses[identifier] for identifier in rest}
+        scores = scored.corpus
+        if shared:  # as a split of its own: the document frequencies are those of the images that are left
+            scores = score(rest, others, metrics=metrics, corpus_idf=corpus_idf).corpus if rest else {}
+        overlap = Overlap(shared, scores, len(rest))
     return EvaluationReport(
         scores=scored.corpus,
         per_image=scored.per_image,
@@ -121,4 +157,7 @@ def evaluate_captions(
         coverage=vocabulary.coverage(caption for image in dataset.images for caption in image.captions),
         seconds=seconds,
         notes=scored.notes,
+        intervals=bootstrap_intervals(scored, resamples=resamples) if resamples else {},
+        resamples=resamples,
+        overlap=overlap,
     )

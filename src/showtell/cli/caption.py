@@ -49,8 +49,9 @@ def add_parser(commands: Commands) -> None:
         "--model",
         metavar="M",
         type=existing,
+        action="append",
         required=True,
-        help="an exported model, a bundle, or a run folder (its best checkpoint)",
+        help="an exported model, a bundle, or a run folder (its best checkpoint); given again, an ensemble",
     )
     parser.add_argument(
         "--count", metavar="N", type=integer(minimum=1), help="captions per image, the best first"

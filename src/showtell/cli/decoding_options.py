@@ -49,6 +49,17 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         help="captions are ranked by log-probability / length^A; 0 favours short ones",
     )
     group.add_argument(
+        "--no-repeat-ngram",
+        metavar="N",
+        type=integer(minimum=0),
+        help="no N words in a row twice in a caption; 0 allows it",
+    )
+    group.add_argument(
+        "--double-words",
+        action=argparse.BooleanOptionalAction,
+        help="whether a word may follow itself",
+    )
+    group.add_argument(
         "--max-steps", metavar="N", type=integer(minimum=1), help="words in the longest caption"
     )
 
@@ -70,7 +81,9 @@ def read_decoding_settings(
         raise UsageError(f"--{methods[0]} and --{methods[1]} contradict each other. Give one of them.")
     method = methods[0] if methods else defaults.method
     changes: dict[str, Any] = {"method": method}
-    for name in ("beam", "length_penalty", "max_steps", *SAMPLING):
+    if arguments.double_words is not None:
+        changes["no_double_words"] = not arguments.double_words
+    for name in ("beam", "length_penalty", "no_repeat_ngram", "max_steps", *SAMPLING):
         value = getattr(arguments, name)
         if value is None:
             continue

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from showtell.cli.arguments import integer, one_of
+from showtell.cli.output import log
 
 if TYPE_CHECKING:
     from showtell.captioner import Captioner
@@ -34,12 +35,15 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load_captioner(arguments: argparse.Namespace) -> Captioner:
-    """Opens the model that the arguments name, on the engine that they name."""
+    """Opens the model, or the ensemble of models, that the arguments name, on the engine that they name."""
     from showtell.captioner import Captioner
 
-    return Captioner.load(
+    captioner = Captioner.load(
         arguments.model,
         engine=arguments.engine,
         precision=arguments.precision,
         threads=arguments.threads or 0,
     )
+    for note in captioner.notes:
+        log(note)
+    return captioner

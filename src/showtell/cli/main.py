@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Sequence
 
 from showtell import __version__
-from showtell.cli import caption, data_check, demo, evaluate, export, features, pack, recipes, score, train
+from showtell.cli import caption, data_check, demo, evaluate, export, features, pack, recipes, score, train, tune
 from showtell.cli.arguments import Commands, Parser, reject_unknown_command
 from showtell.errors import ShowtellError
 
@@ -61,7 +61,7 @@ def build_parser() -> tuple[Parser, Commands]:
     parser.add_argument("--version", action="version", version=f"showtell {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    for command in (caption, data_check, features, train, evaluate, score, export, pack, recipes, demo):
+    for command in (caption, data_check, features, train, evaluate, score, tune, export, pack, recipes, demo):
         command.add_parser(commands)
     return parser, commands
 

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
-from showtell.cli.arguments import Commands, add_command, existing, writable_file
-from showtell.cli.output import log, print_json, write_json
+from showtell.cli.arguments import Commands, add_command, existing, integer, writable_file
+from showtell.cli.output import log, print_json, print_table, write_json
 from showtell.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from showtell.metrics import Difference
 
 METRICS = ("Bleu", "ROUGE_L", "CIDEr", "METEOR")
 DEFAULT_METRICS = ("Bleu", "ROUGE_L", "CIDEr")  # METEOR needs Java
+RESAMPLES = 1000  # of a bootstrap, where it was asked for without a number
 
 
 def add_parser(commands: Commands) -> None:
@@ -34,7 +39,13 @@ def add_parser(commands: Commands) -> None:
         type=existing,
         help='COCO results: [{"image_id": 1, "caption": "..."}]',
     )
-    add_metric_options(parser)
+    add_metric_options(parser, resamples=0)
+    parser.add_argument(
+        "--against",
+        metavar="OTHERS",
+        type=existing,
+        help="other captions of the same images: prints first which are better, and whether chance explains it",
+    )
     parser.add_argument(
         "--output",
         metavar="FILE",
@@ -49,8 +60,8 @@ def add_parser(commands: Commands) -> None:
     )
 
 
-def add_metric_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the choice of metrics, which `showtell evaluate` has too."""
+def add_metric_options(parser: argparse.ArgumentParser, *, resamples: int) -> None:
+    """Adds the choice of metrics, which `showtell evaluate` has too, and of bootstrap intervals."""
     parser.add_argument(
         "--metrics",
         metavar="NAMES",
@@ -63,6 +74,14 @@ def add_metric_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=existing,
         help="CIDEr's document frequencies saved from a corpus, so that few images can be scored",
+    )
+    parser.add_argument(
+        "--resamples",
+        metavar="N",
+        type=integer(minimum=0),
+        default=resamples,
+        help="draw the images N times anew for the 95%% intervals of the scores; 0 shows none "
+        f"(default {resamples})",
     )
 
 
@@ -83,17 +102,68 @@ def metric_names(text: str) -> tuple[str, ...]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the corpus scores as the last line."""
-    from showtell.metrics import CorpusIdf, read_hypotheses, read_references, score
+    from showtell.metrics import (
+        CorpusIdf,
+        bootstrap_intervals,
+        compare_paired,
+        describe_score,
+        read_hypotheses,
+        read_references,
+        score,
+    )
 
     references = read_references(arguments.references)
-    hypotheses = read_hypotheses(arguments.hypotheses)
     corpus_idf = None if arguments.idf is None else CorpusIdf.load(arguments.idf)
-    scores = score(references, hypotheses, metrics=arguments.metrics, corpus_idf=corpus_idf)
+    scores, *others = (
+        score(references, read_hypotheses(path), metrics=arguments.metrics, corpus_idf=corpus_idf)
+        for path in (arguments.hypotheses, arguments.against)
+        if path is not None
+    )
     for note in scores.notes:
         log(note)
+    written = {"scores": scores.corpus, "images": scores.per_image}
+    if arguments.resamples:
+        intervals = bootstrap_intervals(scores, resamples=arguments.resamples)
+        written["intervals"] = {key: [one.low, one.high] for key, one in intervals.items()}
+        for key, value in scores.corpus.items():
+            log(describe_score(key, value, intervals.get(key)))
     if arguments.save_idf is not None:
         CorpusIdf.from_references(references).save(arguments.save_idf)
+    if others:
+        differences = compare_paired(scores, others[0], resamples=arguments.resamples or RESAMPLES)
+        written["against"] = {
+            "scores": others[0].corpus,
+            "differences": {
+                key: {
+                    "difference": one.value,
+                    "interval": [one.interval.low, one.interval.high],
+                    "better": one.better,
+                    "p_value": one.p_value,
+                }
+                for key, one in differences.items()
+            },
+        }
+        print_differences(scores.corpus, others[0].corpus, differences)
     if arguments.output is not None:
-        write_json(arguments.output, {"scores": scores.corpus, "images": scores.per_image})
+        write_json(arguments.output, written)
     print_json(scores.corpus)
     return 0
+
+
+def print_differences(
+    ours: dict[str, float], theirs: dict[str, float], differences: dict[str, Difference]
+) -> None:
+    """Prints a table of two systems' scores, times 100, and of what a paired bootstrap says of their differences."""
+    rows = [
+        (
+            key,
+            f"{100 * ours[key]:.1f}",
+            f"{100 * theirs[key]:.1f}",
+            f"{100 * one.value:+.1f}",
+            f"[{100 * one.interval.low:+.1f}, {100 * one.interval.high:+.1f}]",
+            f"{100 * one.better:.1f} %",
+            f"{one.p_value:.3f}",
+        )
+        for key, one in differences.items()
+    ]
+    print_table(("metric", "these", "others", "difference", "95% interval", "better in", "p"), rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from showtell.decoding.ensemble import EnsembleStepper, Voice
 from showtell.decoding.hypothesis import Hypothesis
 from showtell.decoding.rows import BlockStepper
 from showtell.decoding.search import decode
@@ -13,11 +14,13 @@ __all__ = [
     "METHODS",
     "BlockStepper",
     "DecodingSettings",
+    "EnsembleStepper",
     "FloatArray",
     "Hypothesis",
     "IntArray",
     "SpecialTokens",
     "StepResult",
     "Stepper",
+    "Voice",
     "decode",
 ]

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from showtell.decoding.distribution import Emission, gather_log_probs, top_tokens
 from showtell.decoding.hypothesis import DoubleArray, Hypothesis, Trellis, normalise_score
+from showtell.decoding.repetition import Repetition
 from showtell.decoding.settings import DecodingSettings
 from showtell.decoding.stepper import IntArray, Stepper
 from showtell.text.vocabulary import SpecialTokens
@@ -51,11 +52,12 @@ def search_beams(
 
     Args:
         stepper: the decoder and its images. The rows of an image lie together, images in ascending order.
-        settings: beam, count, max_steps and length_penalty are used.
+        settings: beam, count, max_steps, length_penalty and what may not be repeated are used.
         special: the ids that never come out.
     """
     emission = Emission(stepper.vocab_size, special)
     trellis = Trellis(special.end)
+    repetition = Repetition(settings, stepper.images)
     no_ids = np.zeros(0, dtype=np.int64)
     closed = _Closed(no_ids, np.zeros(0), no_ids, no_ids)
     owners = np.arange(stepper.images, dtype=np.int64)  # (rows,), always ascending
@@ -68,9 +70,15 @@ def search_beams(
 
         # No image needs more than `beam` candidates from one row.
         width = min(settings.beam, emission.choices(depth=depth))
-        next_tokens = top_tokens(logits, width)
-        next_log_probs = gather_log_probs(logits, next_tokens).ravel()
+        allowed = repetition.forbid(logits)
+        ranked = top_tokens(allowed, width)
+        next_log_probs = gather_log_probs(logits, ranked).ravel()
+        next_tokens = ranked.ravel()
         parents = np.repeat(np.arange(len(owners)), width)
+        if allowed is not logits:  # a row may have fewer words left than were asked for
+            possible = np.isfinite(allowed[parents, next_tokens])
+            parents, next_tokens = parents[possible], next_tokens[possible]
+            next_log_probs = next_log_probs[possible]
         totals = log_probs[parents] + next_log_probs
         scores = normalise_score(totals, depth, settings.length_penalty)
 
@@ -82,7 +90,7 @@ def search_beams(
         )
         stay = kept[kept < len(closed.owners)]
         fresh = kept[kept >= len(closed.owners)] - len(closed.owners)
-        closing = (next_tokens.ravel()[fresh] == special.end) | (depth == settings.max_steps)
+        closing = (next_tokens[fresh] == special.end) | (depth == settings.max_steps)
         ending, going_on = fresh[closing], fresh[~closing]
         closed = closed.take(stay)
         settled = _find_settled(
@@ -96,7 +104,7 @@ def search_beams(
         going_on = going_on[~settled[owners[parents[going_on]]]]
 
         layer = np.concatenate([going_on, ending])  # those that go on first, as the trellis wants them
-        trellis.add(parents[layer], next_tokens.ravel()[layer], next_log_probs[layer], result.attention)
+        trellis.add(parents[layer], next_tokens[layer], next_log_probs[layer], result.attention)
         entries = len(going_on) + np.arange(len(ending))
         closed = closed.join(
             _Closed(owners[parents[ending]], scores[ending], np.full(len(ending), depth), entries)
@@ -106,7 +114,8 @@ def search_beams(
         rows = parents[going_on]
         unchanged = np.array_equal(rows, np.arange(len(owners)))
         state = result.state if unchanged else stepper.select(result.state, rows)
-        owners, log_probs, tokens = owners[rows], totals[going_on], next_tokens.ravel()[going_on]
+        owners, log_probs, tokens = owners[rows], totals[going_on], next_tokens[going_on]
+        repetition.extend(rows, tokens)
 
     captions: list[list[Hypothesis]] = [[] for _ in range(stepper.images)]
     best = closed.take(_best_per_owner(closed.owners, closed.scores, settings.count))

@@ -8,6 +8,7 @@ import numpy as np
 
 from showtell.decoding.distribution import Emission, gather_log_probs, top_tokens
 from showtell.decoding.hypothesis import DoubleArray, Hypothesis, Trellis
+from showtell.decoding.repetition import Repetition
 from showtell.decoding.settings import DecodingSettings
 from showtell.decoding.stepper import FloatArray, IntArray, Stepper
 from showtell.text.vocabulary import SpecialTokens
@@ -37,7 +38,7 @@ def sample_captions(
 
     The logits are divided by the temperature; of these the `top_k` highest stay; of these the fewest that
     hold at least `top_p` of the probability that is left (the nucleus of Holtzman et al. 2020, section 3.1).
-    The log-probabilities of the captions are the model's own, without the three. Two samples may be the same.
+    The log-probabilities of the captions are the model's own, without all this. Two samples may be the same.
 
     Args:
         stepper: the decoder and its images.
@@ -125,6 +126,7 @@ def _roll_out(
 ) -> list[Hypothesis]:
     emission = Emission(stepper.vocab_size, special)
     trellis = Trellis(special.end)
+    repetition = Repetition(settings, len(owners))
     slots = np.arange(len(owners), dtype=np.int64)
     places: list[tuple[int, int]] = [(0, 0)] * len(
         owners
@@ -134,7 +136,7 @@ def _roll_out(
     for depth in range(1, settings.max_steps + 1):
         result = stepper.step(tokens, state)
         logits = emission.admit(result, owners[slots], depth=depth)
-        chosen = choose(logits, slots, depth)
+        chosen = choose(repetition.forbid(logits), slots, depth)
         log_probs = gather_log_probs(logits, chosen[:, None])[:, 0]
         closed = (chosen == special.end) | (depth == settings.max_steps)
         rows = np.argsort(closed, kind="stable")  # those that go on first, as the trellis wants them
@@ -147,4 +149,5 @@ def _roll_out(
         rows = rows[:going_on]
         state = stepper.select(result.state, rows) if going_on < len(slots) else result.state
         slots, tokens = slots[rows], chosen[rows]
+        repetition.extend(rows, tokens)
     return [trellis.trace(depth, entry, settings.length_penalty) for depth, entry in places]

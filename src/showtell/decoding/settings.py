@@ -21,6 +21,8 @@ class DecodingSettings:
     The score of a caption, in every method, is `log_prob / steps ** length_penalty`, where `steps` counts its
     words, and its end token if it has one: the terms that `log_prob` sums. A penalty of 1 is the mean
     log-probability of a token; 0 is no normalisation, which favours short captions, most so in wide beams.
+    What `no_repeat_ngram` and `no_double_words` forbid never comes out, in any method; the log-probabilities of
+    the rest stay the model's own.
 
     Raises:
         ConfigError: a number of the wrong type or outside its range, an unknown method, or more captions than
@@ -32,6 +34,8 @@ class DecodingSettings:
     count: int = 1  # captions per image: the n best of the beam, or n samples
     max_steps: int = 30  # decoder steps, so at most this many words; the end token takes a step too
     length_penalty: float = 1.0  # the power of the length that divides a log-probability; 1 is the mean
+    no_repeat_ngram: int = 0  # no run of this many words twice in a caption (Paulus et al. 2018: 3); 0 is off
+    no_double_words: bool = False  # no word directly after itself, as in "a a dog"
     temperature: float = 1.0  # sampling: divides the logits; below 1 is safer, above 1 more varied
     top_k: int = 0  # sampling: only from this many likeliest tokens; 0 means all
     top_p: float = 1.0  # sampling: only from the fewest tokens that hold this share of what top_k left
@@ -48,6 +52,11 @@ class DecodingSettings:
             if getattr(self, name) > MAX_ROWS:
                 raise ConfigError(f"Decoding needs {name} <= {MAX_ROWS}. Received: {getattr(self, name)!r}.")
         _check_integer("max_steps", self.max_steps, smallest=1)
+        _check_integer("no_repeat_ngram", self.no_repeat_ngram, smallest=0)
+        if not isinstance(self.no_double_words, bool):
+            raise ConfigError(
+                f"Decoding needs no_double_words to be true or false. Received: {self.no_double_words!r}."
+            )
         _check_integer("top_k", self.top_k, smallest=0)
         _check_integer("seed", self.seed, smallest=0)
         if not 0 <= _finite_number("length_penalty", self.length_penalty) <= MAX_LENGTH_PENALTY:

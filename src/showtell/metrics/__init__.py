@@ -1,5 +1,12 @@
 """Metrics: BLEU, ROUGE-L, CIDEr-D and METEOR with coco-caption's numbers; all but METEOR without Java."""
 
+from showtell.metrics.bootstrap import (
+    Difference,
+    Interval,
+    bootstrap_intervals,
+    compare_paired,
+    describe_score,
+)
 from showtell.metrics.checks import METRICS
 from showtell.metrics.coco_files import read_hypotheses, read_references
 from showtell.metrics.corpus_idf import CorpusIdf
@@ -9,9 +16,14 @@ from showtell.metrics.scorer import Scores, score
 __all__ = [
     "METRICS",
     "CorpusIdf",
+    "Difference",
     "HypothesisScores",
+    "Interval",
     "ReferenceIndex",
     "Scores",
+    "bootstrap_intervals",
+    "compare_paired",
+    "describe_score",
     "read_hypotheses",
     "read_references",
     "score",

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from showtell.metrics.bleu import score_bleu
+from showtell.metrics.bleu import BleuCounts
 from showtell.metrics.checks import INDEXED_METRICS, check_hypotheses, check_metrics, check_references
 from showtell.metrics.cider import score_cider, weigh
 from showtell.metrics.corpus_idf import CorpusIdf
@@ -42,6 +42,7 @@ class HypothesisScores:
 
     corpus: dict[str, float]  # key -> score of all hypotheses together
     per_hypothesis: dict[str, Floats]  # key -> (hypotheses,)
+    bleu: BleuCounts | None = None  # what Bleu comes from; None where it was not asked for
 
 
 class ReferenceIndex:
@@ -143,16 +144,18 @@ class ReferenceIndex:
         joined = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         corpus: dict[str, float] = {}
         values: dict[str, Floats] = {}
+        bleu: BleuCounts | None = None
         for metric in dict.fromkeys(metrics):
             if metric == "Bleu":
-                totals, columns = score_bleu(joined["matched"], joined["lengths"], joined["nearest"])
+                bleu = BleuCounts.of(joined["matched"], joined["lengths"], joined["nearest"])
+                totals, columns = bleu.pool(np.ones((1, len(rows)))).score()[0], bleu.score()
                 for order in range(MAX_ORDER):
-                    corpus[f"Bleu_{order + 1}"] = totals[order]
+                    corpus[f"Bleu_{order + 1}"] = float(totals[order])
                     values[f"Bleu_{order + 1}"] = columns[:, order]
             else:
                 corpus[metric] = float(joined[metric].mean())
                 values[metric] = joined[metric]
-        return HypothesisScores(corpus, values)
+        return HypothesisScores(corpus, values, bleu)
 
     def _score_part(
         self, rows: Ints, tokens: Sequence[Sequence[str]], metrics: Sequence[str]

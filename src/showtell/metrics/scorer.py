@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from showtell.metrics.bleu import BleuCounts
 from showtell.metrics.checks import (
     INDEXED_METRICS,
     METRICS,
@@ -31,6 +32,8 @@ class Scores:
     corpus: dict[str, float]  # key -> score of all images together
     per_image: dict[str, dict[str, float]]  # image id -> key -> score
     notes: tuple[str, ...] = ()  # what to know before the numbers are believed
+    # What Bleu comes from, images in the same order; None where it was not asked for.
+    bleu: BleuCounts | None = field(default=None, repr=False, compare=False)
 
 
 def score(
@@ -67,10 +70,12 @@ def score(
     check_hypotheses(references, ids, texts, tokens=False)
     corpus: dict[str, float] = {}
     columns: dict[str, list[float]] = {}
+    bleu: BleuCounts | None = None
     indexed = [metric for metric in metrics if metric in INDEXED_METRICS]
     if indexed:
         found = ReferenceIndex(references, corpus_idf=corpus_idf).score(ids, texts, metrics=indexed)
         corpus.update(found.corpus)
+        bleu = found.bleu
         columns.update((key, values.tolist()) for key, values in found.per_hypothesis.items())
     if "METEOR" in metrics:
         joined = [[" ".join(tokenize(caption)) for caption in references[identifier]] for identifier in ids]
@@ -80,4 +85,4 @@ def score(
     rows = zip(*columns.values(), strict=True)
     per_image = {identifier: dict(zip(columns, row, strict=True)) for identifier, row in zip(ids, rows)}
     alone = "CIDEr" in metrics and len(ids) == 1 and corpus_idf is None
-    return Scores(corpus, per_image, (_CIDER_OF_ONE_IMAGE,) if alone else ())
+    return Scores(corpus, per_image, (_CIDER_OF_ONE_IMAGE,) if alone else (), bleu)

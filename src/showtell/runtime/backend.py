@@ -9,6 +9,8 @@ from showtell.captioning import Features
 from showtell.decoding import BlockStepper, FloatArray, IntArray
 from showtell.decoding.rows import Parts
 from showtell.errors import ConfigError, ImageError
+from showtell.files import digest_file
+from showtell.images import ImageSource
 from showtell.portable import ENCODER, START, STEP, PortableModel
 from showtell.runtime.engine import Engine, EngineOptions, Network, open_engine
 
@@ -64,6 +66,7 @@ class PortableBackend:
         self.preprocessing = model.preprocessing
         self.vocabulary = model.vocabulary
         self.grid = model.grid
+        self.attends = model.attends
         self.engine = engine.name
         # An int8 graph says itself where it is int8; the rest of it is float32.
         self.precision = "float32" if model.weights == "int8" else engine.choose_precision()
@@ -72,6 +75,15 @@ class PortableBackend:
         self._singles = 0  # calls with one picture
         self._start = engine.open(model.folder / START, precision="float32")
         self._step = engine.open(model.folder / STEP, precision="float32", compressed=model.weights == "int8")
+
+    def identify_encoder(self) -> str:
+        """Returns what is equal only for encoders that give equal features for equal pictures."""
+        graph = digest_file(self.model.folder / ENCODER)
+        return f"{self.engine} {graph} {self.precision} {self.preprocessing.fingerprint()}"
+
+    def read(self, source: ImageSource) -> npt.NDArray[np.uint8]:
+        """Returns one picture at the encoder's size, (height, width, 3)."""
+        return self.preprocessing.read(source)
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> Features:
         """Returns the features of pictures, uint8 (images, height, width, 3).

@@ -20,7 +20,7 @@ from showtell.captioning import Features
 from showtell.decoders import CaptionBatch, Decoder, Taught, TorchStepper, create_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import BundleError, ConfigError
-from showtell.images import Preprocessing
+from showtell.images import ImageSource, Preprocessing
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
 from showtell.training.run_folder import find_training_weights
@@ -73,10 +73,21 @@ class TorchBackend:
     ) -> None:
         self.encoder = encoder
         self.decoder = decoder.eval()
+        self.attends = decoder.attends
         self.preprocessing = preprocessing
         self.vocabulary = vocabulary
         self.grid = grid
         self._device = next(decoder.parameters()).device
+
+    def identify_encoder(self) -> str:
+        """Returns what is equal only for encoders that give equal features for equal pictures."""
+        if self.encoder is None:
+            return ""
+        return f"torch {self.encoder.fingerprint} {self.encoder.precision}"
+
+    def read(self, source: ImageSource) -> npt.NDArray[np.uint8]:
+        """Returns one picture at the encoder's size, (height, width, 3)."""
+        return self.preprocessing.read(source)
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> Features:
         """Returns the features of resized pictures (images, height, width, 3)."""

@@ -1,0 +1,146 @@
+"""An ensemble: several captioners that write one caption together (`showtell.decoding.EnsembleStepper`).
+
+Members may have other encoders, picture sizes, decoders and engines. They must know the same words; the ids may
+differ. Pictures are read once for each size, and encoders that several members share run once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+from showtell.captioning import Backend
+from showtell.decoding import EnsembleStepper, IntArray, Voice
+from showtell.errors import UsageError, VocabularyError
+from showtell.images import ImageSource, Preprocessing
+from showtell.text import Vocabulary
+from showtell.text.vocabulary import FIRST_WORD
+
+_SHOWN = 3  # words that an error names
+
+
+class Member(Backend, Protocol):
+    """The networks of one captioner."""
+
+    attends: bool  # whether its decoder tells where it looks
+
+    def identify_encoder(self) -> str:
+        """Returns what is equal only for encoders that give equal features for equal pictures."""
+        ...
+
+
+class EnsembleBackend:
+    """The networks of several captioners; implements `showtell.captioning.Backend`.
+
+    Where it looked is the mean of the members that attend, if their cells lie on the same parts of the picture.
+
+    Args:
+        members: two or more.
+        names: of the members, for messages.
+
+    Attributes:
+        notes: what users should know, one sentence each.
+
+    Raises:
+        UsageError: fewer than two members.
+        VocabularyError: they do not know the same words.
+    """
+
+    def __init__(self, members: Sequence[Member], names: Sequence[str]) -> None:
+        if len(members) < 2:
+            raise UsageError(f"An ensemble needs two models or more. Received: {len(members)}.")
+        self.members = tuple(members)
+        self.vocabulary = members[0].vocabulary
+        self._ids = [
+            match_vocabularies(self.vocabulary, member.vocabulary, names[0], name)
+            for member, name in zip(members, names, strict=True)
+        ]
+        # Which of the distinct pictures and encoders each member takes.
+        sizes: dict[Preprocessing, int] = {}
+        encoders: dict[tuple[str, int], tuple[int, Member]] = {}
+        self._features: list[int] = []
+        for member in members:
+            size = sizes.setdefault(_without_colours(member.preprocessing), len(sizes))
+            index, _ = encoders.setdefault((member.identify_encoder(), size), (len(encoders), member))
+            self._features.append(index)
+        self._readers = [
+            next(one.preprocessing for one in members if _without_colours(one.preprocessing) == size)
+            for size in sizes
+        ]
+        self._encoders = [(size, member) for (_, size), (_, member) in encoders.items()]
+
+        looking = [member for member in members if member.attends]
+        agree = len({(member.grid, _seen(member.preprocessing)) for member in looking}) == 1
+        self._looks = [agree and member.attends for member in members]
+        first = looking[0] if agree else members[0]
+        self.preprocessing, self.grid = first.preprocessing, first.grid
+        self.notes: tuple[str, ...] = ()
+        if looking and not agree:
+            grids = ", ".join("x".join(map(str, member.grid)) for member in looking)
+            self.notes = (
+                f"The ensemble does not tell where it looked: its members look at different cells ({grids}).",
+            )
+
+    def read(self, source: ImageSource) -> tuple[Any, ...]:
+        """Returns one picture at every size that a member wants."""
+        if len(self._readers) > 1 and not isinstance(source, str | Path | bytes | Image.Image):
+            source = source.read()  # a stream can be read only once
+        return tuple(reader.read(source) for reader in self._readers)
+
+    def encode(self, pixels: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Returns the features of every distinct encoder."""
+        return tuple(member.encode(pixels[size]) for size, member in self._encoders)
+
+    def bind(self, features: tuple[Any, ...]) -> EnsembleStepper:
+        """Returns a stepper over all members."""
+        return EnsembleStepper(
+            [
+                Voice(member.bind(features[index]), ids, looks)
+                for member, index, ids, looks in zip(
+                    self.members, self._features, self._ids, self._looks, strict=True
+                )
+            ]
+        )
+
+
+def match_vocabularies(
+    ours: Vocabulary, theirs: Vocabulary, our_name: str, their_name: str
+) -> IntArray | None:
+    """Returns their id of each of our tokens, (vocab,), or None where the ids are the same.
+
+    Raises:
+        VocabularyError: the words are not the same; the message names some that one side lacks.
+    """
+    if ours == theirs:
+        return None
+    places = {word: FIRST_WORD + place for place, word in enumerate(theirs.words)}
+    lacking = [word for word in ours.words if word not in places]
+    known = set(ours.words)
+    extra = [word for word in theirs.words if word not in known]
+    if lacking or extra:
+        parts = [
+            f"{name} lacks {len(words):,} of them ({', '.join(map(repr, words[:_SHOWN]))}"
+            f"{', ...' if len(words) > _SHOWN else ''})"
+            for name, words in ((their_name, lacking), (our_name, extra))
+            if words
+        ]
+        raise VocabularyError(
+            f"The members of an ensemble must know the same words, but {' and '.join(parts)}. "
+            "Train them on the same captions with the same text.min_count and text.max_words."
+        )
+    return np.array([*range(FIRST_WORD), *(places[word] for word in ours.words)], dtype=np.int64)
+
+
+def _without_colours(preprocessing: Preprocessing) -> Preprocessing:
+    # Reading gives plain pixels; mean and deviation come into play in the encoder.
+    return replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+def _seen(preprocessing: Preprocessing) -> float:
+    """Returns the proportions of the part of a picture that the encoder sees; 0 stands for the whole picture."""
+    return 0.0 if preprocessing.fit == "squash" else preprocessing.width / preprocessing.height
