@@ -165,20 +165,27 @@ def restore_encoder(
 def list_caches(encoder: Encoder, folder: Path) -> list[tuple[Encoder, Path]]:
     """Returns what is cached where in the folder that a user names: each member and the folder of its cache.
 
-    The cache of a single backbone is the folder itself; several have a folder each in it, called as the backbone is.
+    Several backbones have a folder each in it, called as the backbone is. The cache of a single one is the folder
+    itself, unless it holds such folders already and one of them is for this backbone.
 
     Raises:
         CacheError: the folder is the cache of a single backbone, and the encoder has several.
     """
+    is_cache = _is_cache(folder)
+    own = folder / encoder.source.name
     if len(encoder.members) == 1:
-        return [(encoder, folder)]
-    if any((folder / name).exists() for name in (MANIFEST, JOURNAL)):
+        return [(encoder, own if not is_cache and _is_cache(own) else folder)]
+    if is_cache:
         names = " and ".join(member.source.name for member in encoder.members)
         raise CacheError(
             f"{folder}: the feature cache of a single backbone, and the encoder has {len(encoder.members)}. Give a "
             f"folder that holds one cache for each of them, in folders called {names}."
         )
     return [(member, folder / member.source.name) for member in encoder.members]
+
+
+def _is_cache(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (MANIFEST, JOURNAL))
 
 
 def _see_alike(members: Sequence[Encoder]) -> list[Encoder]:
