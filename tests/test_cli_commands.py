@@ -421,6 +421,32 @@ def test_shortcuts_of_train_become_overrides() -> None:
     assert recipe.encoder.weights == str(Path(__file__))
 
 
+def test_weights_of_several_backbones_are_given_one_by_one(tmp_path: Path) -> None:
+    parser = Parser(prog="test")
+    add_train_parser(parser.add_subparsers(parser_class=Parser))
+    paths = [tmp_path / "first.pth", tmp_path / "second.pth"]
+    words = [
+        "train",
+        "show-tell-lstm",
+        "--data",
+        ".",
+        "--output",
+        "run",
+        "--set",
+        "encoder.name=resnet18 + resnet50",
+    ]
+    for path in paths:
+        path.touch()
+        words += ["--weights", str(path)]
+    recipe = load_recipe("show-tell-lstm", collect_overrides(parser.parse_args(words)))
+    assert [(one.name, one.weights) for one in recipe.encoder.backbones()] == [
+        ("resnet18", str(paths[0])),
+        ("resnet50", str(paths[1])),
+    ]
+    with pytest.raises(ConfigError, match=r"one file for each backbone, .* Received: 1 "):
+        load_recipe("show-tell-lstm", collect_overrides(parser.parse_args(words[:-2])))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

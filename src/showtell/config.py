@@ -16,12 +16,17 @@ import tomllib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import PurePath
 from typing import Any, TypeVar
 
 from showtell.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
+SEPARATOR = " + "  # between several backbones, and between the weights of each
+
+
+_KINDS_OF_WEIGHTS = ("imagenet", "random")
 
 
 @dataclass(frozen=True)
@@ -29,11 +34,12 @@ class EncoderConfig:
     """The convolutional encoder."""
 
     name: str = "resnet50"
-    """any timm backbone"""
+    """any timm backbone; several, as "a + b": their features are joined along the channels"""
     output: str = "grid"
     """"grid": one vector per cell of the last feature map; "pooled": their mean"""
     weights: str = "imagenet"
-    """"imagenet" (through timm's hub), "random", or a file: .safetensors, or .pth read weights-only"""
+    """"imagenet" (through timm's hub), "random", or a file: .safetensors, or .pth read weights-only; of several
+    backbones one of the first two for all, or one for each, as "a.safetensors + b.safetensors" """
     image_size: int = 0
     """height and width in pixels; 0 is the backbone's own"""
     output_stride: int = 0
@@ -53,6 +59,42 @@ class EncoderConfig:
         if self.output_stride not in (0, 8, 16):
             raise ConfigError(
                 f"encoder.output_stride must be 8, 16, or 0 for the backbone's own. Received: {self.output_stride}"
+            )
+        self._check_backbones()
+
+    def backbones(self) -> tuple[EncoderConfig, ...]:
+        """Returns the configuration of each backbone alone, in their order; where there is one, this one."""
+        names, weights = self.name.split(SEPARATOR), _split_weights(self.weights)
+        if len(names) == 1:
+            return (self,)
+        each = weights * len(names) if len(weights) == 1 else weights
+        return tuple(replace(self, name=name, weights=own) for name, own in zip(names, each, strict=True))
+
+    def _check_backbones(self) -> None:
+        """Raises ConfigError where several backbones cannot be one encoder; puts spaces around the plus."""
+        names = [name.strip() for name in self.name.split("+")] if "+" in self.name else [self.name]
+        object.__setattr__(self, "name", SEPARATOR.join(names))
+        weights = _split_weights(self.weights)
+        if not all(names):
+            raise ConfigError(
+                f'encoder.name must name a backbone, or several as "a + b". Received: {self.name!r}'
+            )
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ConfigError(
+                f"encoder.name has the backbone {twice!r} twice, which adds nothing. Received: {self.name!r}"
+            )
+        for_all = len(weights) == 1 and (len(names) == 1 or weights[0] in _KINDS_OF_WEIGHTS)
+        if len(weights) != len(names) and not for_all:
+            raise ConfigError(
+                f"encoder.weights must give one file for each backbone, joined by {SEPARATOR!r}, or "
+                f"{' or '.join(_KINDS_OF_WEIGHTS)} for all. Received: {len(weights)} ({self.weights!r}) for "
+                f"{len(names)} ({self.name!r})"
+            )
+        if self.trainable and len(names) > 1:
+            raise ConfigError(
+                "encoder.trainable = true needs a single backbone: several are used frozen. "
+                f"Received: encoder.name = {self.name!r}. Set encoder.trainable = false, or name one backbone."
             )
 
 
@@ -188,6 +230,13 @@ class SelfCriticalConfig:
             raise ConfigError(
                 f"self_critical.learning_rate must be above 0 and below 10. Received: {self.learning_rate}"
             )
+
+
+def _split_weights(text: str) -> tuple[str, ...]:
+    """Returns what `encoder.weights` gives, one by one. A folder's name may have a plus: every part must be a file."""
+    parts = tuple(part.strip() for part in text.split(SEPARATOR))
+    several = all(part in _KINDS_OF_WEIGHTS or PurePath(part).suffix for part in parts)
+    return parts if several else (text,)
 
 
 def check_choice(key: str, value: str, choices: Iterable[str]) -> None:

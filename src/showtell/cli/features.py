@@ -8,6 +8,7 @@ from showtell.cli.arguments import Commands, add_command, integer, one_of, writa
 from showtell.cli.data_options import add_data_options, read_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import show_progress
+from showtell.config import SEPARATOR
 from showtell.errors import require_framework
 
 
@@ -23,12 +24,18 @@ def add_parser(commands: Commands) -> None:
     )
     add_data_options(parser, positional=True)
     group = parser.add_argument_group("encoder")
-    group.add_argument("--encoder", metavar="NAME", required=True, help="any timm backbone, as resnet50")
+    group.add_argument(
+        "--encoder",
+        metavar="NAME",
+        action="append",
+        required=True,
+        help="any timm backbone, as resnet50; given again, each has a cache in a folder of its name",
+    )
     group.add_argument(
         "--weights",
         metavar="FILE",
-        default="imagenet",
-        help="a .safetensors or .pth file, imagenet (default) or random",
+        action="append",
+        help="a .safetensors or .pth file, imagenet (default) or random; again for each of several encoders",
     )
     group.add_argument("--pooled", action="store_true", help="one vector per image instead of a grid of them")
     group.add_argument(
@@ -62,43 +69,47 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Fills the cache and prints how much and how fast."""
+    """Fills the cache of each backbone and prints how much and how fast, one JSON object for each."""
     require_framework("Extracting features")
     from showtell.config import EncoderConfig
-    from showtell.encoders import build_encoder
-    from showtell.encoders.features import extract_features
+    from showtell.encoders import build_encoder, extract_features, list_caches
 
     dataset = read_data(arguments)
     encoder = build_encoder(
         EncoderConfig(
-            name=arguments.encoder,
+            name=SEPARATOR.join(arguments.encoder),
             output="pooled" if arguments.pooled else "grid",
-            weights=arguments.weights,
+            weights=SEPARATOR.join(arguments.weights or ["imagenet"]),
             image_size=arguments.image_size,
             fit=arguments.fit,
             precision=arguments.precision,
         )
     )
-    with show_progress("features", "images") as progress:
-        report = extract_features(
-            dataset,
-            encoder,
-            arguments.output,
-            batch_size=arguments.batch_size,
-            workers=arguments.workers,
-            progress=progress,
-            rebuild=arguments.rebuild,
-            skip_bad=arguments.skip_bad,
+    skipped: dict[str, str] = {}
+    for member, folder in list_caches(encoder, arguments.output):
+        with show_progress(f"features of {member.source.name}", "images") as progress:
+            report = extract_features(
+                dataset,
+                member,
+                folder,
+                batch_size=arguments.batch_size,
+                workers=arguments.workers,
+                progress=progress,
+                rebuild=arguments.rebuild,
+                skip_bad=arguments.skip_bad,
+            )
+        for image_id, reason in report.skipped.items():
+            if image_id not in skipped:
+                log(f"skipped {image_id}: {reason}")
+        skipped.update(report.skipped)
+        print_json(
+            {
+                "encoder": member.source.name,
+                "images": report.images,
+                "reused": report.reused,
+                "images_per_second": report.images_per_second,
+                "bytes": report.bytes,
+                "skipped": len(report.skipped),
+            }
         )
-    for image_id, reason in report.skipped.items():
-        log(f"skipped {image_id}: {reason}")
-    print_json(
-        {
-            "images": report.images,
-            "reused": report.reused,
-            "images_per_second": report.images_per_second,
-            "bytes": report.bytes,
-            "skipped": len(report.skipped),
-        }
-    )
-    return 1 if report.skipped else 0
+    return 1 if skipped else 0

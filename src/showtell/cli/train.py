@@ -9,6 +9,7 @@ from showtell.cli.arguments import Commands, add_command, existing, integer, wri
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import BarWatcher
+from showtell.config import SEPARATOR
 from showtell.errors import require_framework
 
 
@@ -39,10 +40,15 @@ def add_parser(commands: Commands) -> None:
         "--features",
         metavar="CACHE",
         type=writable_folder,
-        help="a feature cache to use, or to fill if there is none; default: in the user's cache folder",
+        help="a feature cache to use, or to fill if there is none; for several backbones a folder that holds one for "
+        "each, called as the backbone is; default: in the user's cache folder",
     )
     parser.add_argument(
-        "--weights", metavar="FILE", type=existing, help="the encoder's weights (encoder.weights)"
+        "--weights",
+        metavar="FILE",
+        action="append",
+        type=existing,
+        help="the encoder's weights (encoder.weights); again for each of several backbones, in their order",
     )
     parser.add_argument("--seed", metavar="N", type=integer(minimum=0), help="training.seed")
     parser.add_argument(
@@ -65,7 +71,8 @@ def collect_overrides(arguments: argparse.Namespace) -> list[str]:
     """Returns the `--set` strings followed by those that `--weights` and `--seed` stand for."""
     overrides = list(arguments.overrides)
     if arguments.weights is not None:
-        overrides.append(f"encoder.weights={json.dumps(str(arguments.weights), ensure_ascii=False)}")
+        weights = SEPARATOR.join(map(str, arguments.weights))
+        overrides.append(f"encoder.weights={json.dumps(weights, ensure_ascii=False)}")
     if arguments.seed is not None:
         overrides.append(f"training.seed={arguments.seed}")
     return overrides

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from showtell.encoders.backbone import Encoder, build_encoder, restore_encoder
+from showtell.encoders.backbone import Encoder
 from showtell.encoders.cache import FeatureCache
 from showtell.encoders.features import ExtractionReport, extract_features
+from showtell.encoders.fusion import FusedEncoder, build_encoder, list_caches, restore_encoder
 from showtell.encoders.precision import default_precision
 from showtell.encoders.weights import WeightsSource, find_weights
 
@@ -12,10 +13,12 @@ __all__ = [
     "Encoder",
     "ExtractionReport",
     "FeatureCache",
+    "FusedEncoder",
     "WeightsSource",
     "build_encoder",
     "default_precision",
     "extract_features",
     "find_weights",
+    "list_caches",
     "restore_encoder",
 ]

@@ -65,8 +65,7 @@ class Encoder(nn.Module):
         self.output = config.output
         self.trainable = config.trainable
         self.precision = resolve_precision(config.precision)
-        self.layout, self.grid, self.channels = find_layout(backbone, preprocessing, config.name)
-        check_stride(config, preprocessing, self.grid)
+        self.layout, self.grid, self.channels = self._measure()
         self.cells = self.grid[0] * self.grid[1] if self.output == "grid" else 1
         self.fingerprint = self.compute_fingerprint()
         self._fast: list[nn.Module] = []  # in a list, so that it is no submodule and no part of the state
@@ -74,6 +73,11 @@ class Encoder(nn.Module):
         if not self.trainable:
             self.requires_grad_(False)
         self.train(self.trainable)
+
+    @property
+    def members(self) -> tuple[Encoder, ...]:
+        """The encoders of one backbone each that this one is made of: itself, unless it is a `FusedEncoder`."""
+        return (self,)
 
     @property
     def device(self) -> torch.device:
@@ -150,6 +154,12 @@ class Encoder(nn.Module):
                 "and check the weights."
             )
         return features
+
+    def _measure(self) -> tuple[str, tuple[int, int], int]:
+        """Returns the layout of the backbone's features, its grid and its channels."""
+        layout, grid, channels = find_layout(self.backbone, self.preprocessing, self.config.name)
+        check_stride(self.config, self.preprocessing, grid)
+        return layout, grid, channels
 
     def _encode_pieces(self, network: nn.Module, pixels: npt.NDArray[Any]) -> list[FloatArray]:
         """Runs pieces of a batch side by side, each on one processor core.
@@ -237,14 +247,14 @@ class Encoder(nn.Module):
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def build_encoder(
+def build_single(
     config: EncoderConfig,
     *,
     seed: int = 0,
     source: WeightsSource | None = None,
     search: Sequence[Path] = (),
 ) -> Encoder:
-    """Builds the encoder that a configuration asks for.
+    """Builds an encoder of one backbone; see `showtell.encoders.build_encoder`.
 
     Args:
         config: backbone, output, weights, input size, frozen or not.
@@ -288,13 +298,13 @@ def build_encoder(
     return encoder
 
 
-def restore_encoder(
+def restore_single(
     config: EncoderConfig,
     source: WeightsSource,
     preprocessing: Preprocessing,
     tensors: Mapping[str, Tensor],
 ) -> Encoder:
-    """Builds an encoder whose weights are at hand, as in a bundle that includes them or a checkpoint.
+    """Builds an encoder of one backbone whose weights are at hand; see `showtell.encoders.restore_encoder`.
 
     Args:
         config: of the encoder.

@@ -79,7 +79,8 @@ def extract_features(
 
     Args:
         dataset: the images; ids must be unique.
-        encoder: frozen.
+        encoder: frozen, of a single backbone; several are extracted one by one, each into a cache of its own
+            (`list_caches`).
         folder: of the cache; made if need be. One that was interrupted is continued, a finished one is
             extended with images that are new or have changed.
         batch_size: images per batch; also what a crash loses at most.
@@ -93,7 +94,7 @@ def extract_features(
 
     Raises:
         UsageError: batch_size or workers below 1.
-        EncoderError: the encoder is trainable: its features change with every step.
+        EncoderError: the encoder is trainable, so that its features change with every step, or has several backbones.
         CacheError: the folder holds the features of another encoder, or is in use; images cannot be read (all
             others are kept); or the disk is full (what was finished is kept). Running again goes on.
     """
@@ -105,6 +106,11 @@ def extract_features(
         raise EncoderError(
             f"The encoder {encoder.config.name} is trainable: its features change while it is trained and "
             "cannot be kept. Set encoder.trainable = false."
+        )
+    if len(encoder.members) > 1:
+        raise EncoderError(
+            f"The encoder {encoder.config.name!r} has {len(encoder.members)} backbones. Each has a cache of its own: "
+            "extract the features of each of encoder.members."
         )
     _check_ids(dataset)
     folder = Path(folder)

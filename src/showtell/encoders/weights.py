@@ -22,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from showtell.encoders.metadata import REFUSED
-from showtell.errors import EncoderError
+from showtell.errors import ConfigError, EncoderError
 from showtell.files import cache_folder, digest_file
+from showtell.images import Preprocessing
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_ema", "net")
@@ -37,17 +38,26 @@ class WeightsSource:
     """
 
     name: str  # timm's name of the backbone
-    kind: str  # "imagenet" (timm's hub), "random", or "file"
-    digest: str  # SHA-256 of the file; of the tensors where the kind is "imagenet" or "random"
+    kind: str  # "imagenet" (timm's hub), "random", "file", or "fused": the sources are those of the members
+    digest: (
+        str  # SHA-256 of the file; of the tensors ("imagenet", "random"); of the members' digests ("fused")
+    )
     file_name: str = ""  # of the file, without its folder
     address: str = ""  # where to get the weights: the hub's page, or the file's own statement of its source
     seed: int = 0  # of random weights
     arguments: tuple[tuple[str, Any], ...] = ()  # of timm.create_model, beside the name
     identities: tuple[tuple[str | int, ...], ...] = ()  # modules replaced by nn.Identity()
+    members: tuple[MemberSource, ...] = ()  # the backbones of a fused encoder, in their order
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values; `from_dict` reads them back."""
-        values = dataclasses.asdict(self)
+        values = dataclasses.asdict(dataclasses.replace(self, members=()))
+        del values["members"]  # records of a single backbone do without
+        if self.members:
+            values["members"] = [
+                {"source": member.source.to_dict(), "preprocessing": member.preprocessing.to_dict()}
+                for member in self.members
+            ]
         values["arguments"] = dict(self.arguments)
         values["identities"] = [list(path) for path in self.identities]
         return values
@@ -64,10 +74,14 @@ class WeightsSource:
             plain = dict(values)
             plain["arguments"] = tuple((str(k), _frozen(v)) for k, v in plain.pop("arguments", {}).items())
             plain["identities"] = tuple(tuple(path) for path in plain.pop("identities", ()))
+            plain["members"] = tuple(
+                MemberSource(cls.from_dict(m["source"]), Preprocessing.from_dict(m["preprocessing"]))
+                for m in plain.pop("members", ())
+            )
             source = cls(**plain)
-        except (TypeError, AttributeError, ValueError) as error:
+        except (TypeError, AttributeError, ValueError, KeyError, ConfigError) as error:
             raise EncoderError(f"The record of the encoder's weights is damaged: {error}") from None
-        if source.kind not in ("imagenet", "random", "file"):
+        if source.kind not in ("imagenet", "random", "file", "fused"):
             raise EncoderError(f"The record of the encoder's weights has an unknown kind: {source.kind!r}")
         source._check()
         return source
@@ -92,8 +106,20 @@ class WeightsSource:
             for path in self.identities
             if not path or not all(isinstance(step, str | int) for step in path)
         ]
+        if (self.kind == "fused") != bool(self.members) or any(
+            member.source.members for member in self.members
+        ):
+            wrong.append(f"members: {len(self.members)} of the kind {self.kind!r}")
         if wrong:
             raise EncoderError(f"The record of the encoder's weights is damaged: {', '.join(wrong)}")
+
+
+@dataclass(frozen=True)
+class MemberSource:
+    """One backbone of a fused encoder: its weights, and how its pixels are normalised."""
+
+    source: WeightsSource
+    preprocessing: Preprocessing
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ class EncoderGraph(nn.Module):
     """Pixels, uint8 (images, height, width, 3), to features; normalises inside.
 
     Args:
-        encoder: a frozen encoder; its batch norms come folded.
+        encoder: a frozen encoder of one backbone; its batch norms come folded.
     """
 
     scale: Tensor  # (1, 3, 1, 1)
@@ -53,6 +53,18 @@ class EncoderGraph(nn.Module):
         normalised = pixels.permute(0, 3, 1, 2).float() * self.scale - self.shift
         cells = to_cells(self.network.forward_features(normalised), self.layout, self.network)  # type: ignore[operator]
         return cells if self.output == "grid" else cells.mean(dim=1)
+
+
+class FusedGraph(nn.Module):
+    """The same pixels to the features of several encoders, joined along the channels."""
+
+    def __init__(self, encoders: Sequence[Encoder]) -> None:
+        super().__init__()
+        self.graphs = nn.ModuleList(EncoderGraph(encoder) for encoder in encoders)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Returns (images, cells, channels), or (images, channels) where the output is pooled."""
+        return torch.cat([graph(pixels) for graph in self.graphs], dim=-1)
 
 
 class StartGraph(nn.Module):
@@ -102,7 +114,8 @@ def write_encoder(encoder: Encoder, path: Path) -> bool:
     """Writes the encoder's graph; returns whether it takes pictures of other sizes than the recipe's."""
     size = encoder.preprocessing
     pixels = torch.zeros(2, size.height, size.width, 3, dtype=torch.uint8)
-    graph = EncoderGraph(encoder).eval()
+    members = encoder.members
+    graph = (EncoderGraph(encoder) if len(members) == 1 else FusedGraph(members)).eval()
     what = f"the backbone {encoder.config.name}"
     fixed: dict[int, Any] = {0: IMAGES}
     if allows_other_sizes(encoder):
@@ -122,8 +135,10 @@ def allows_other_sizes(encoder: Encoder) -> bool:
     TensorFlow's "same" padding is computed from the size of each layer's input. With the size left open, tracing it
     takes minutes and every run computes it anew, so such backbones are exported for one size.
     """
-    return encoder.layout != "tokens" and not any(
-        "Same" in type(module).__name__ for module in encoder.backbone.modules()
+    return not any(
+        member.layout == "tokens"
+        or any("Same" in type(module).__name__ for module in member.backbone.modules())
+        for member in encoder.members
     )
 
 

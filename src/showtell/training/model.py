@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from showtell.bundle import Bundle, EncoderRecord, Weights
 from showtell.captioning import Features
+from showtell.config import SEPARATOR
 from showtell.decoders import CaptionBatch, Decoder, Taught, TorchStepper, create_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import BundleError, ConfigError
@@ -128,9 +129,10 @@ def make_bundle(
 ) -> Bundle:
     """Returns the bundle of a trained model; a trained encoder is always included."""
     include = include_encoder or recipe.encoder.trainable
-    if encoder.source.kind == "file":  # a bundle may be given away: it need not tell the folders of its maker
-        named = replace(recipe.encoder, weights=Path(recipe.encoder.weights).name)
-        recipe = replace(recipe, encoder=named)
+    if any(member.source.kind == "file" for member in encoder.members):
+        # A bundle may be given away: it need not tell the folders of its maker.
+        names = [Path(one.weights).name for one in recipe.encoder.backbones()]
+        recipe = replace(recipe, encoder=replace(recipe.encoder, weights=SEPARATOR.join(names)))
     return Bundle(
         recipe=recipe,
         vocabulary=vocabulary,

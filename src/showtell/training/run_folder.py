@@ -18,6 +18,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +36,19 @@ MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every", "dev
 
 
 def find_training_weights(bundle: Path, recipe: Recipe) -> list[Path]:
-    """Returns folders where the encoder's weights file of a bundle was in training, as far as that is known.
+    """Returns folders where the encoder's weights files of a bundle were in training, as far as that is known.
 
     Args:
         bundle: its folder; where it is still inside of its run, the run knows.
         recipe: of the bundle; the first bundles kept the whole path of the file.
     """
-    named = [recipe.encoder.weights]
+    encoders = [recipe.encoder]
     with contextlib.suppress(
-        OSError, ValueError, KeyError, TypeError
+        OSError, ValueError, KeyError, TypeError, ConfigError
     ):  # a hint; other folders are searched, too
         record = json.loads((bundle.parent.parent / "recipe.json").read_text(encoding="utf-8"))
-        named.insert(0, str(record["recipe"]["encoder"]["weights"]))
+        encoders.insert(0, replace(recipe.encoder, weights=str(record["recipe"]["encoder"]["weights"])))
+    named = [one.weights for encoder in encoders for one in encoder.backbones()]
     return [Path(path).expanduser().parent for path in named if Path(path).name != path]
 
 

@@ -33,10 +33,10 @@ class ImageSource(Protocol):
 
 
 class CachedImages:
-    """Features of a frozen encoder, read from its cache."""
+    """Features of a frozen encoder, read from the caches of its backbones and joined along the channels."""
 
-    def __init__(self, cache: FeatureCache, dataset: Dataset) -> None:
-        self._cache = cache
+    def __init__(self, caches: Sequence[FeatureCache], dataset: Dataset) -> None:
+        self._caches = caches
         self._ids = [image.id for image in dataset.images]
 
     def load(self, indices: Sequence[int]) -> Tensor:
@@ -49,7 +49,8 @@ class CachedImages:
             yield self._read(ids)
 
     def _read(self, ids: Sequence[str]) -> Features:
-        return self._cache.features(ids).astype(np.float32)
+        parts = [cache.features(ids) for cache in self._caches]
+        return np.concatenate(parts, axis=-1, dtype=np.float32)
 
 
 class DecodedImages:

@@ -1,4 +1,4 @@
-"""The feature cache of a run: the user's own, or one in the cache folder that all runs share."""
+"""The feature caches of a run: the user's own, or those in the cache folder that all runs share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from showtell.data.records import Dataset
-from showtell.encoders import Encoder, FeatureCache, extract_features
+from showtell.encoders import Encoder, FeatureCache, extract_features, list_caches
 from showtell.errors import CacheError
 from showtell.files import cache_folder
 
@@ -15,22 +15,36 @@ if TYPE_CHECKING:
     from showtell.training.watcher import Watcher
 
 
-def open_features(dataset: Dataset, encoder: Encoder, folder: Path | None, watcher: Watcher) -> FeatureCache:
-    """Returns the cached features of all images; what is missing is computed first.
+def open_features(
+    dataset: Dataset, encoder: Encoder, folder: Path | None, watcher: Watcher
+) -> list[FeatureCache]:
+    """Returns the cached features of all images, a cache for each backbone; what is missing is computed first.
 
     Args:
         dataset: the images that are needed.
         encoder: a frozen encoder.
-        folder: the cache; None chooses one by the images and the encoder.
+        folder: the cache; where the encoder has several backbones, the folder that holds one for each, called as the
+            backbone is. None chooses one for each backbone by the images and the backbone.
         watcher: is told how it goes.
 
     Raises:
-        CacheError: the cache belongs to another encoder or preprocessing, or is stale.
+        CacheError: a cache belongs to another encoder or preprocessing, or is stale.
     """
-    if folder is None:
+    if folder is not None:
+        caches = list_caches(encoder, folder)
+    else:
         names = "\n".join(sorted(f"{image.id}\t{image.path.resolve()}" for image in dataset.images))
         key = hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()[:12]
-        folder = cache_folder() / "features" / f"{encoder.source.name}-{encoder.fingerprint[:12]}-{key}"
+        shared = cache_folder() / "features"
+        caches = [
+            (member, shared / f"{member.source.name}-{member.fingerprint[:12]}-{key}")
+            for member in encoder.members
+        ]
+    return [_open_cache(dataset, member, own, watcher) for member, own in caches]
+
+
+def _open_cache(dataset: Dataset, encoder: Encoder, folder: Path, watcher: Watcher) -> FeatureCache:
+    """Returns the cached features of one backbone."""
     try:  # first without a lock: several runs may read one complete cache at the same time
         return FeatureCache.open(folder, encoder_fingerprint=encoder.fingerprint, dataset=dataset)
     except CacheError as error:

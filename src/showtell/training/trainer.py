@@ -237,8 +237,8 @@ class _Run:
             )
         # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
         images = replace(self.dataset, images=self.training_set.images + self.dataset.split("dev").images)
-        cache = open_features(images, self.encoder, self.features, self.watcher)
-        return CachedImages(cache, self.training_set), CachedImages(cache, self.dev_set)
+        caches = open_features(images, self.encoder, self.features, self.watcher)
+        return CachedImages(caches, self.training_set), CachedImages(caches, self.dev_set)
 
     def _is_done(self) -> bool:
         return bool(self.config.patience) and self.position.stale >= self.config.patience
