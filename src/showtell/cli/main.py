@@ -13,7 +13,19 @@ import traceback
 from collections.abc import Sequence
 
 from showtell import __version__
-from showtell.cli import caption, data_check, demo, evaluate, export, features, pack, recipes, score, train, tune
+from showtell.cli import (
+    caption,
+    data_check,
+    demo,
+    evaluate,
+    export,
+    features,
+    pack,
+    recipes,
+    score,
+    train,
+    tune,
+)
 from showtell.cli.arguments import Commands, Parser, reject_unknown_command
 from showtell.errors import ShowtellError
 
