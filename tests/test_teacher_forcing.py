@@ -98,9 +98,7 @@ def test_replaced_words_are_sampled_from_what_the_decoder_says_there(kind: str) 
     rows = (batch.owners == 0) & inside[:, 1]
     with torch.no_grad():
         memory = model.decoder.project(features[:1])
-        output, _, _ = model.decoder.step(
-            torch.tensor([SPECIAL.start]), model.decoder.start(memory), memory
-        )
+        output, _, _ = model.decoder.step(torch.tensor([SPECIAL.start]), model.decoder.start(memory), memory)
         logits = model.decoder.logits(output)[0]
     logits[[SPECIAL.pad, SPECIAL.start, SPECIAL.end, SPECIAL.unknown]] = -torch.inf
     expected = torch.softmax(logits, 0)
@@ -221,7 +219,9 @@ def test_with_everything_a_run_goes_on_bit_for_bit_and_keeps_its_average(tmp_pat
     with pytest.raises(TrainingInterrupted):
         train(recipe, dataset, tmp_path / "cut", features=features, watcher=Stopper(7))
     train(recipe, dataset, tmp_path / "cut", features=features, resume=True)
-    first, second = (read_checkpoint(tmp_path / run / "checkpoint.safetensors")[0] for run in ("whole", "cut"))
+    first, second = (
+        read_checkpoint(tmp_path / run / "checkpoint.safetensors")[0] for run in ("whole", "cut")
+    )
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
