@@ -222,8 +222,19 @@ def test_stages_are_unfrozen_from_the_top(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_slow_unfreezing() -> None:
-    tuning = FineTuning(build(), recipe_with({"freeze_epochs": 3, "stage_epochs": 2}))
+    tuning = FineTuning(build(), recipe_with({"freeze_epochs": 3, "stage_epochs": 2}, epochs=14))
     assert [tuning.count_stages(epoch) for epoch in range(14)] == [0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 5]
+
+
+def test_an_encoder_that_could_never_learn() -> None:
+    reinforced = {"epochs": 2, "trains_encoder": False}
+    for settings in ({}, {"self_critical": reinforced}):
+        with pytest.raises(
+            ConfigError, match=r"freeze_epochs = 3 leaves the encoder no epoch to learn in: there are 3\."
+        ):
+            recipe_with({"freeze_epochs": 3}, epochs=3, **settings)
+    recipe_with({"freeze_epochs": 3}, epochs=3, self_critical={"epochs": 1})
+    tiny_recipe(fine_tuning={"freeze_epochs": 9})  # a frozen encoder never learns anyway
 
 
 def test_frozen_stages_keep_no_activations() -> None:

@@ -48,6 +48,12 @@ class Recipe:
                 "training.patience ends a run, so it does not go with self_critical.epochs. Received: "
                 f"{self.training.patience} and {self.self_critical.epochs}. Set one of them to 0."
             )
+        learning = self.training.epochs + self.self_critical.epochs * self.self_critical.trains_encoder
+        if self.encoder.trainable and self.fine_tuning.freeze_epochs >= learning:
+            raise ConfigError(
+                f"fine_tuning.freeze_epochs = {self.fine_tuning.freeze_epochs} leaves the encoder no epoch to learn "
+                f"in: there are {learning}. Lower it, raise training.epochs, or set encoder.trainable = false."
+            )
         if self.fine_tuning.augments and not self.encoder.trainable:
             raise ConfigError(
                 "fine_tuning.crop, flip and color change pictures, but a frozen encoder sees each picture once and its "
