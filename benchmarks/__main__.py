@@ -16,6 +16,7 @@ BENCHMARKS = {
     "score": "scoring 5,000 hypotheses with five references each",
     "features": "feature extraction: images per second, bytes on disk, resident memory",
     "memory": "resident memory of feature extraction and training, for few and for many images",
+    "fine_tuning": "peak memory and speed of training an encoder: plainly, with less kept, in parts",
     "scale": "how cost grows: 100, 1,000 and 7,000 images (a quarter of an hour)",
     "step": "one training step of each decoder, float32 against bf16",
     "agreement": "captions and scores of exported models against torch",

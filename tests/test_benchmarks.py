@@ -327,6 +327,14 @@ def test_real_runs(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 
 
 @pytest.mark.slow
+def test_fine_tuning_says_what_each_way_takes(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--encoder", "test_resnet", "--images", "4", "--size", "64", "--steps", "2", "--threads", "1"]
+    found = run_tiny("fine_tuning", options, capsys)
+    assert set(found["ways"]) == {"kept", "recomputed", "in_parts"}
+    assert all(way["peak_rss_mb"] > 100 and way["images_per_second"] > 0 for way in found["ways"].values())
+
+
+@pytest.mark.slow
 def test_a_folder_is_captioned_like_the_tutorials(capsys: pytest.CaptureFixture[str]) -> None:
     options = [
         *ROUNDS,

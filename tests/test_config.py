@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from showtell.config import (
     EncoderConfig,
+    FineTuningConfig,
     TextConfig,
     TrainingConfig,
     apply_overrides,
@@ -77,6 +78,19 @@ def test_tables_that_do_not_fit(table: dict[str, Any], message: str) -> None:
         (TextConfig, "max_length", 0, "text.max_length must be at least 1"),
         (TrainingConfig, "epochs", -1, "training.epochs must be at least 0"),
         (TrainingConfig, "batch_size", 0, "training.batch_size must be at least 1"),
+        (TrainingConfig, "accumulate", 0, "training.accumulate must be at least 1"),
+        (FineTuningConfig, "batch_norm", "frosen", "fine_tuning.batch_norm must be .* Did you mean 'frozen'"),
+        (
+            FineTuningConfig,
+            "layer_decay",
+            1.1,
+            "fine_tuning.layer_decay must be at least 0.01 and at most 1.0",
+        ),
+        (FineTuningConfig, "freeze_epochs", -1, "fine_tuning.freeze_epochs must be at least 0"),
+        (FineTuningConfig, "stage_epochs", -1, "fine_tuning.stage_epochs must be at least 0"),
+        (FineTuningConfig, "crop", 0.0, "fine_tuning.crop must be at least 0.05 and at most 1.0"),
+        (FineTuningConfig, "flip", 1.5, "fine_tuning.flip must be at least 0.0 and at most 1.0"),
+        (FineTuningConfig, "color", 0.6, "fine_tuning.color must be at least 0.0 and at most 0.5"),
         (TrainingConfig, "batching", "lenght", "Did you mean 'length'"),
         (TrainingConfig, "optimizer", "adm", "training.optimizer must be one of adam, adamw"),
         (TrainingConfig, "schedule", "cosin", "Did you mean 'cosine'"),
@@ -122,7 +136,7 @@ def test_choices() -> None:
         check_choice("key", "aple", iter(["apple", "pear"]))
 
 
-@pytest.mark.parametrize("cls", [EncoderConfig, TextConfig, TrainingConfig])
+@pytest.mark.parametrize("cls", [EncoderConfig, TextConfig, TrainingConfig, FineTuningConfig])
 def test_every_key_has_a_help_text(cls: type[Any]) -> None:
     texts = describe_fields(cls)
     assert list(texts) == [field.name for field in fields(cls)]

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from showtell.config import EncoderConfig, SelfCriticalConfig, TextConfig, TrainingConfig, describe_fields
+from showtell.config import (
+    EncoderConfig,
+    FineTuningConfig,
+    SelfCriticalConfig,
+    TextConfig,
+    TrainingConfig,
+    describe_fields,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,6 +89,7 @@ def test_the_guide_lists_every_key_with_its_meaning() -> None:
         ("encoder", EncoderConfig),
         ("text", TextConfig),
         ("training", TrainingConfig),
+        ("fine_tuning", FineTuningConfig),
         ("self_critical", SelfCriticalConfig),
     ):
         meanings = describe_fields(cls)

@@ -370,8 +370,8 @@ def test_a_loss_that_is_not_finite(
     load = trainer.CachedImages.load
     calls = iter(range(99))
 
-    def spoil(self: Any, indices: Any) -> torch.Tensor:
-        return load(self, indices) * (math.nan if next(calls) == 3 else 1)
+    def spoil(self: Any, indices: Any, when: Any) -> torch.Tensor:
+        return load(self, indices, when) * (math.nan if next(calls) == 3 else 1)
 
     monkeypatch.setattr(trainer.CachedImages, "load", spoil)
     recipe = tiny_recipe(training={"checkpoint_seconds": 0, "clip_norm": clip_norm})

@@ -32,9 +32,10 @@ def tiny_recipe(
     encoder: Settings | None = None,
     decoder: Settings = ATTENDING,
     training: Settings | None = None,
-    self_critical: Settings | None = None,
     decoding: Settings | None = None,
     text: Settings | None = None,
+    fine_tuning: Settings | None = None,
+    self_critical: Settings | None = None,
 ) -> Recipe:
     """A recipe over timm's own network for tests, with dropout, so that the random generator matters."""
     return Recipe.from_dict(
@@ -57,6 +58,7 @@ def tiny_recipe(
                 "precision": "float32",
                 **(training or {}),
             },
+            "fine_tuning": dict(fine_tuning or {}),
             "self_critical": dict(self_critical or {}),
             "decoding": {"method": "beam", "beam": 2, "max_steps": 12, **(decoding or {})},
         }

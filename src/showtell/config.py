@@ -123,6 +123,8 @@ class TrainingConfig:
     """passes over the training captions; 0 where a captioner is only to be trained on self-critically"""
     batch_size: int = 64
     """captions per batch (batching = "length") or images with all their captions (batching = "image")"""
+    accumulate: int = 1
+    """batches per step of the optimiser: one large batch that need not fit into memory; 1 in self-critical epochs"""
     batching: str = "length"
     """"length": buckets of equal caption length; "image": all captions of an image share its features"""
     optimizer: str = "adam"
@@ -178,6 +180,7 @@ class TrainingConfig:
         for name, minimum in (
             ("epochs", 0),
             ("batch_size", 1),
+            ("accumulate", 1),
             ("patience", 0),
             ("evaluate_every", 1),
             ("dev_images", 0),
@@ -201,6 +204,47 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
+class FineTuningConfig:
+    """How a trainable encoder learns, and what its pictures go through; without effect on a frozen one."""
+
+    batch_norm: str = "train"
+    """"train": batches are normalised by their own statistics; "statistics": by those of the pre-training, which stay;
+    "frozen": scale and shift stay, too"""
+    layer_decay: float = 1.0
+    """each layer learns so many times as fast as the one above it, further from the picture (Howard and Ruder 2018,
+    section 3.2; Bao et al. 2022, BEiT); 1 gives all the same rate"""
+    freeze_epochs: int = 0
+    """epochs before the encoder begins to learn; no gradients are computed for what is frozen"""
+    stage_epochs: int = 0
+    """epochs from the unfreezing of one stage to that of the next below, the top first (Howard and Ruder 2018, section
+    3.3); 0 unfreezes all at once"""
+    recompute: bool = False
+    """compute activations of the encoder again for its gradients instead of keeping them: less memory, more time (Chen
+    et al. 2016)"""
+    crop: float = 1.0
+    """the least share of a picture's area that a random part keeps, stretched by up to 4/3 (Szegedy et al. 2015,
+    section 6); captions speak of the whole, so mostly 0.7 or more; 1 keeps pictures whole"""
+    flip: float = 0.0
+    """the chance that a picture is mirrored; never one whose captions speak of left, right, writing or digits"""
+    color: float = 0.0
+    """brightness, contrast and saturation change by up to this share (Howard 2013); hues stay: captions name them"""
+
+    def __post_init__(self) -> None:
+        check_choice("fine_tuning.batch_norm", self.batch_norm, ("train", "statistics", "frozen"))
+        check_range("fine_tuning.layer_decay", self.layer_decay, minimum=0.01, maximum=1.0)
+        check_range("fine_tuning.freeze_epochs", self.freeze_epochs, minimum=0)
+        check_range("fine_tuning.stage_epochs", self.stage_epochs, minimum=0)
+        check_range("fine_tuning.crop", self.crop, minimum=0.05, maximum=1.0)
+        check_range("fine_tuning.flip", self.flip, minimum=0.0, maximum=1.0)
+        check_range("fine_tuning.color", self.color, minimum=0.0, maximum=0.5)
+
+    @property
+    def augments(self) -> bool:
+        """Whether pictures are changed at random."""
+        return self.crop < 1 or self.flip > 0 or self.color > 0
+
+
+@dataclass(frozen=True)
 class SelfCriticalConfig:
     """Self-critical sequence training, after the epochs of teacher forcing (Rennie et al. 2017)."""
 
@@ -217,6 +261,8 @@ class SelfCriticalConfig:
     """weight of BLEU-4 in the reward, beside CIDEr-D's weight of 1"""
     learning_rate: float = 1e-4
     """of the decoder at the first step; it falls to zero along a cosine"""
+    trains_encoder: bool = True
+    """a trainable encoder learns from rewards, too, its rate in proportion; false freezes it in these epochs"""
 
     def __post_init__(self) -> None:
         check_choice("self_critical.baseline", self.baseline, ("samples", "greedy"))

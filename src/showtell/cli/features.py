@@ -8,7 +8,6 @@ from showtell.cli.arguments import Commands, add_command, integer, one_of, writa
 from showtell.cli.data_options import add_data_options, read_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import show_progress
-from showtell.config import SEPARATOR
 from showtell.errors import require_framework
 
 
@@ -71,7 +70,7 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Fills the cache of each backbone and prints how much and how fast, one JSON object for each."""
     require_framework("Extracting features")
-    from showtell.config import EncoderConfig
+    from showtell.config import SEPARATOR, EncoderConfig
     from showtell.encoders import build_encoder, extract_features, list_caches
 
     dataset = read_data(arguments)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from showtell.bundle import halve, load_bundle, save_bundle
 from showtell.cli.arguments import Commands, add_command, existing, writable_folder
 from showtell.cli.output import log, print_json
 
@@ -33,6 +32,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Copies; prints one JSON object with the size of the result."""
+    from showtell.bundle import halve, load_bundle, save_bundle
+
     bundle = load_bundle(arguments.model)
     if arguments.half:
         bundle = halve(bundle)

@@ -9,7 +9,6 @@ from showtell.cli.arguments import Commands, add_command, existing, integer, wri
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import BarWatcher
-from showtell.config import SEPARATOR
 from showtell.errors import require_framework
 
 
@@ -69,6 +68,8 @@ def add_parser(commands: Commands) -> None:
 
 def collect_overrides(arguments: argparse.Namespace) -> list[str]:
     """Returns the `--set` strings followed by those that `--weights` and `--seed` stand for."""
+    from showtell.config import SEPARATOR
+
     overrides = list(arguments.overrides)
     if arguments.weights is not None:
         weights = SEPARATOR.join(map(str, arguments.weights))

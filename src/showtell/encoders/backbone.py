@@ -47,6 +47,7 @@ class Encoder(nn.Module):
             built: equal fingerprints give equal features, up to the precision of the arithmetic.
         precision: "bf16" or "float32", of `encode`.
         trainable: whether it takes part in training.
+        fixed: modules of a trainable encoder that stay in evaluation mode whatever `train()` says, too.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Encoder(nn.Module):
         self.layout, self.grid, self.channels = self._measure()
         self.cells = self.grid[0] * self.grid[1] if self.output == "grid" else 1
         self.fingerprint = self.compute_fingerprint()
+        self.fixed: list[nn.Module] = []
         self._fast: list[nn.Module] = []  # in a list, so that it is no submodule and no part of the state
         self.register_load_state_dict_post_hook(_forget_fast_copy)  # type: ignore[no-untyped-call]
         if not self.trainable:
@@ -90,8 +92,10 @@ class Encoder(nn.Module):
         return (self.cells, self.channels) if self.output == "grid" else (self.channels,)
 
     def train(self, mode: bool = True) -> Encoder:
-        """Sets training mode; a frozen encoder stays in evaluation mode."""
+        """Sets training mode; a frozen encoder, and what is fixed of another, stays in evaluation mode."""
         super().train(mode and self.trainable)
+        for module in self.fixed:
+            module.train(False)
         return self
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -42,7 +42,8 @@ def import_torchvision() -> None:
 
 import_torchvision()
 import timm  # noqa: E402  # only after torchvision can be imported
-from timm.models import PretrainedCfg  # noqa: E402
+from timm.models import PretrainedCfg, group_parameters  # noqa: E402
+from timm.optim import param_groups_layer_decay  # type: ignore[attr-defined]  # noqa: E402
 
 
 @functools.cache
@@ -163,6 +164,51 @@ def classifier_prefixes(name: str) -> tuple[str, ...]:
     names = settings.classifier if settings is not None else None
     listed = (names,) if isinstance(names, str) else tuple(names or ())
     return (*listed, "AuxLogits")
+
+
+def group_into_stages(backbone: nn.Module) -> list[list[str]]:
+    """Returns the names of a backbone's parameters by stage, from the picture up; one stage where timm knows none."""
+    if not hasattr(backbone, "group_matcher"):
+        return [[name for name, _ in backbone.named_parameters()]]
+    stages = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    return [list(names) for _, names in sorted(stages.items())]
+
+
+def group_by_layer(backbone: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+    """Returns groups for an optimiser of a backbone's parameters that learn: a rate for each layer.
+
+    Args:
+        backbone: whose layers are timm's: blocks, mostly.
+        weight_decay: of matrices; vectors are not decayed.
+        layer_decay: the rate of a layer as a share of the rate of the layer above it.
+
+    Returns:
+        Groups with "params", "weight_decay", and in "lr_scale" their share of the rate; the top layer's is 1.
+    """
+    groups: list[dict[str, Any]] = param_groups_layer_decay(
+        backbone, weight_decay=weight_decay, layer_decay=layer_decay
+    )
+    return groups
+
+
+def recompute_activations(backbone: nn.Module, name: str) -> None:
+    """Makes a backbone compute the activations inside its blocks again when gradients need them.
+
+    Raises:
+        ConfigError: the backbone cannot do that.
+    """
+    try:
+        backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (
+        AttributeError,
+        AssertionError,
+        NotImplementedError,
+        TypeError,
+    ):  # backbones refuse in their own ways
+        raise ConfigError(
+            f"fine_tuning.recompute = true: the backbone {name} cannot compute its activations again. Set it to false, "
+            "and lower training.batch_size and raise training.accumulate where memory is short."
+        ) from None
 
 
 def _check_strides(name: str, arguments: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from showtell.images.ahead import read_ahead, read_batches
+from showtell.images.augment import Augmentation, read_view
 from showtell.images.decode import DEFAULT_MAX_PIXELS, ImageSource, open_image
 from showtell.images.preprocess import FITS, INTERPOLATIONS, Preprocessing
 
@@ -10,9 +11,11 @@ __all__ = [
     "DEFAULT_MAX_PIXELS",
     "FITS",
     "INTERPOLATIONS",
+    "Augmentation",
     "ImageSource",
     "Preprocessing",
     "open_image",
     "read_ahead",
     "read_batches",
+    "read_view",
 ]

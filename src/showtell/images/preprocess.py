@@ -45,6 +45,17 @@ FITS = ("squash", "crop")
 # which blur more for the same size.
 SPARE = 2
 BLOCK_SPARE = 3.0
+Part = tuple[
+    float, float, float, float
+]  # left, top, right, bottom, in shares of the width and the height that are seen
+WHOLE: Part = (0.0, 0.0, 1.0, 1.0)
+# Turns after which what was the right end of the upright picture comes first in its file, and what was its bottom.
+_FROM_THE_RIGHT = frozenset(
+    Image.Transpose[name] for name in ("FLIP_LEFT_RIGHT", "ROTATE_180", "ROTATE_270", "TRANSVERSE")
+)
+_FROM_THE_BOTTOM = frozenset(
+    Image.Transpose[name] for name in ("FLIP_TOP_BOTTOM", "ROTATE_180", "ROTATE_90", "TRANSVERSE")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +89,9 @@ class Preprocessing:
         _check_choice("interpolation", self.interpolation, INTERPOLATIONS)
         _check_choice("fit", self.fit, FITS)
 
-    def read(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.uint8]:
+    def read(
+        self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS, part: Part = WHOLE
+    ) -> npt.NDArray[np.uint8]:
         """Returns the picture in `source` at the encoder's size: `resize(open_image(source))`, but quicker.
 
         A JPEG of at least `2 * SPARE` times the encoder's size is decoded at a half, a quarter or an eighth of its
@@ -88,6 +101,7 @@ class Preprocessing:
         Args:
             source: as for `open_image`.
             max_pixels: as for `open_image`.
+            part: of what would be seen of the upright picture; it is brought to the encoder's size.
 
         Returns:
             uint8 (height, width, 3), 0..255.
@@ -97,8 +111,11 @@ class Preprocessing:
         """
         # The seen part has the target's aspect ratio, so what holds for the whole picture holds for that part.
         # "nearest" picks single pixels: there is no smaller picture with the same ones.
-        draft_size = None if self.interpolation == "nearest" else (SPARE * self.width, SPARE * self.height)
-        return self._fit(open_stored(source, max_pixels=max_pixels, draft_size=draft_size))
+        draft_size = None
+        if self.interpolation != "nearest":
+            shares = part[2] - part[0], part[3] - part[1]
+            draft_size = math.ceil(SPARE * self.width / shares[0]), math.ceil(SPARE * self.height / shares[1])
+        return self._fit(open_stored(source, max_pixels=max_pixels, draft_size=draft_size), part)
 
     def resize(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Returns the picture at the encoder's size, still as pixels. An image of that size is not resampled.
@@ -113,14 +130,20 @@ class Preprocessing:
             image = open_image(image)
         return self._fit(StoredImage(image, None, image.size))
 
-    def _fit(self, stored: StoredImage) -> npt.NDArray[np.uint8]:
+    def _fit(self, stored: StoredImage, part: Part = WHOLE) -> npt.NDArray[np.uint8]:
         sideways = stored.turn in SIDEWAYS
         extent = stored.extent[::-1] if sideways else stored.extent
         image = stored.image
         size = (self.height, self.width) if sideways else (self.width, self.height)
-        if image.size != size:
+        if image.size != size or part != WHOLE:
             left, top, right, bottom = self.seen_box(*extent)
-            # The seen part lies in the middle, so mirroring does not move it.
+            width, height = right - left, bottom - top
+            left, right = left + part[0] * width, right - (1 - part[2]) * width
+            top, bottom = top + part[1] * height, bottom - (1 - part[3]) * height
+            if stored.turn in _FROM_THE_RIGHT:
+                left, right = extent[0] - right, extent[0] - left
+            if stored.turn in _FROM_THE_BOTTOM:
+                top, bottom = extent[1] - bottom, extent[1] - top
             box = (top, left, bottom, right) if sideways else (left, top, right, bottom)
             image = image.resize(size, _FILTERS[self.interpolation], box=box, reducing_gap=BLOCK_SPARE)
         if stored.turn is not None:

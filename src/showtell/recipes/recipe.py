@@ -11,6 +11,7 @@ from typing import Any
 
 from showtell.config import (
     EncoderConfig,
+    FineTuningConfig,
     SelfCriticalConfig,
     TextConfig,
     TrainingConfig,
@@ -20,7 +21,7 @@ from showtell.config import (
 from showtell.decoding.settings import DecodingSettings
 from showtell.errors import ConfigError, did_you_mean
 
-SECTIONS = ("encoder", "text", "decoder", "training", "self_critical", "decoding")
+SECTIONS = ("encoder", "text", "decoder", "training", "fine_tuning", "self_critical", "decoding")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Recipe:
     decoder_options: Mapping[str, Any] = field(default_factory=dict)
     """checked by the decoder itself when it is built"""
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
     self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
 
@@ -50,6 +52,17 @@ class Recipe:
                 "training.patience ends a run, so it does not go with self_critical.epochs. Received: "
                 f"{self.training.patience} and {self.self_critical.epochs}. Set one of them to 0."
             )
+        learning = self.training.epochs + self.self_critical.epochs * self.self_critical.trains_encoder
+        if self.encoder.trainable and self.fine_tuning.freeze_epochs >= learning:
+            raise ConfigError(
+                f"fine_tuning.freeze_epochs = {self.fine_tuning.freeze_epochs} leaves the encoder no epoch to learn "
+                f"in: there are {learning}. Lower it, raise training.epochs, or set encoder.trainable = false."
+            )
+        if self.fine_tuning.augments and not self.encoder.trainable:
+            raise ConfigError(
+                "fine_tuning.crop, flip and color change pictures, but a frozen encoder sees each picture once and its "
+                "features are kept. Set encoder.trainable = true, or leave them at 1, 0 and 0."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain tables that `from_dict` reads, in the form of a recipe file."""
@@ -60,6 +73,7 @@ class Recipe:
             "text": asdict(self.text),
             "decoder": {"kind": self.decoder, **self.decoder_options},
             "training": asdict(self.training),
+            "fine_tuning": asdict(self.fine_tuning),
             "self_critical": asdict(self.self_critical),
             "decoding": self.decoding.to_dict(),
         }
@@ -92,6 +106,7 @@ class Recipe:
             decoder=kind,
             decoder_options=decoder,
             training=build(TrainingConfig, tables.get("training", {}), "training"),
+            fine_tuning=build(FineTuningConfig, tables.get("fine_tuning", {}), "fine_tuning"),
             self_critical=build(SelfCriticalConfig, tables.get("self_critical", {}), "self_critical"),
             decoding=DecodingSettings.from_dict(dict(tables.get("decoding", {}))),
         )

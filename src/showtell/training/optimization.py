@@ -8,15 +8,22 @@ import torch
 from torch import nn
 
 from showtell.config import TrainingConfig
+from showtell.encoders import Encoder, zoo
 
 
 def create_optimizer(
-    decoder: nn.Module, encoder: nn.Module | None, config: TrainingConfig
+    decoder: nn.Module, encoder: Encoder | None, config: TrainingConfig, *, layer_decay: float = 1.0
 ) -> torch.optim.Optimizer:
     """Returns Adam or AdamW over the decoder and, where it is trained, the encoder with its own rate.
 
     Biases, normalisation and word embeddings are not decayed: decay is for matrices that multiply activations.
     Source: Kingma and Ba 2015; Loshchilov and Hutter 2019.
+
+    Args:
+        decoder: the decoder.
+        encoder: a trainable encoder, or None.
+        config: `optimizer`, `learning_rate`, `encoder_learning_rate` and `weight_decay`.
+        layer_decay: how fast a layer of the encoder learns, as a share of the layer above it (Bao et al. 2022).
     """
     embeddings = {
         id(parameter)
@@ -27,6 +34,13 @@ def create_optimizer(
     groups = []
     for module, rate in ((decoder, config.learning_rate), (encoder, config.encoder_learning_rate)):
         if module is None:
+            continue
+        if module is encoder and layer_decay < 1:
+            for group in zoo.group_by_layer(
+                encoder.backbone, weight_decay=config.weight_decay, layer_decay=layer_decay
+            ):
+                peak = rate * group.pop("lr_scale")
+                groups.append({**group, "peak": peak, "lr": peak})
             continue
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in embeddings]

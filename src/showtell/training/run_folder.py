@@ -33,6 +33,7 @@ from showtell.training.checkpoint import read_checkpoint
 LOCK = ".train.lock"  # not a feature cache's, which may be in the same folder
 # Changing these does not change what the epochs so far were.
 MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every", "device"}
+MAY_CHANGE_FINE_TUNING = {"recompute"}
 
 
 def find_training_weights(bundle: Path, recipe: Recipe) -> list[Path]:
@@ -178,10 +179,11 @@ class RunFolder:
             may_change = MAY_CHANGE - {"epochs"} if reinforced else MAY_CHANGE
             changed = [
                 f"{section}.{key} ({old[section].get(key)!r}, now {new[section].get(key)!r})"
-                for section in ("encoder", "text", "decoder", "training", "self_critical")
+                for section in ("encoder", "text", "decoder", "training", "fine_tuning", "self_critical")
                 for key in {**old[section], **new[section]}
                 if old[section].get(key) != new[section].get(key)
                 and not (section == "training" and key in may_change)
+                and not (section == "fine_tuning" and key in MAY_CHANGE_FINE_TUNING)
                 and not (section == "self_critical" and (key == "epochs" or not reinforced))
                 and not (
                     section == "encoder" and key == "weights"

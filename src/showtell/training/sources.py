@@ -6,25 +6,34 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from showtell.captioning import Features, split_batches
 from showtell.data.records import Dataset
 from showtell.encoders import Encoder, FeatureCache
+from showtell.images import Augmentation, read_view
 
 T = TypeVar("T")
+Pixels = npt.NDArray[np.uint8]  # (images, height, width, 3)
 EVALUATION_BATCH = 64  # images
 
 
 class ImageSource(Protocol):
     """The images of one split, by their index in it."""
 
-    def load(self, indices: Sequence[int]) -> Tensor:
-        """Returns what the model is fed with: features or normalised pixels, float32."""
+    def load(self, indices: Sequence[int], when: tuple[int, ...]) -> Tensor:
+        """Returns what the model is fed with in training: features or normalised pixels, float32.
+
+        Args:
+            indices: of the images.
+            when: epoch and batch; what changes at random depends on them and on the image.
+        """
         ...
 
     def feature_batches(self) -> Iterator[Features]:
@@ -39,7 +48,7 @@ class CachedImages:
         self._caches = caches
         self._ids = [image.id for image in dataset.images]
 
-    def load(self, indices: Sequence[int]) -> Tensor:
+    def load(self, indices: Sequence[int], when: tuple[int, ...] = ()) -> Tensor:
         """Returns features: (images, cells, channels) or (images, channels)."""
         return torch.from_numpy(self._read([self._ids[index] for index in indices]))
 
@@ -54,16 +63,33 @@ class CachedImages:
 
 
 class DecodedImages:
-    """Pictures, decoded anew for every batch, for an encoder that is trained."""
+    """Pictures, decoded anew for every batch, for an encoder that is trained.
 
-    def __init__(self, encoder: Encoder, dataset: Dataset, *, workers: int = 2) -> None:
+    Args:
+        encoder: whose preprocessing they go through.
+        dataset: the images of one split.
+        augmentation: changes them in training; None leaves them as they are.
+        workers: threads that decode.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        dataset: Dataset,
+        *,
+        augmentation: Augmentation | None = None,
+        workers: int = 2,
+    ) -> None:
         self._encoder = encoder
+        self._augmentation = augmentation
         self._paths = [image.path for image in dataset.images]
         self._pool = ThreadPoolExecutor(workers)
 
-    def load(self, indices: Sequence[int]) -> Tensor:
+    def load(self, indices: Sequence[int], when: tuple[int, ...] = ()) -> Tensor:
         """Returns normalised pixels: (images, 3, height, width)."""
-        pixels = self._encoder.preprocessing.normalise(self._pixels(indices))
+        pixels = self._encoder.preprocessing.normalise(
+            self._pixels(indices) if self._augmentation is None else self._augmented(indices, when)
+        )
         return torch.from_numpy(np.ascontiguousarray(pixels))
 
     def feature_batches(self) -> Iterator[Features]:
@@ -76,7 +102,12 @@ class DecodedImages:
         finally:
             self._encoder.train(training)
 
-    def _pixels(self, indices: Sequence[int]) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    def _augmented(self, indices: Sequence[int], when: tuple[int, ...]) -> Pixels:
+        paths = [self._paths[index] for index in indices]
+        views = [self._augmentation.view(index, when) for index in indices] if self._augmentation else []
+        return np.stack(list(self._pool.map(partial(read_view, self._encoder.preprocessing), paths, views)))
+
+    def _pixels(self, indices: Sequence[int]) -> Pixels:
         paths = [self._paths[index] for index in indices]
         return np.stack(list(self._pool.map(self._encoder.preprocessing.read, paths)))
 

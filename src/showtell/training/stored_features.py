@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING
 
 from showtell.data.records import Dataset
 from showtell.encoders import Encoder, FeatureCache, extract_features, list_caches
-from showtell.errors import CacheError
+from showtell.errors import CacheError, UsageError
 from showtell.files import cache_folder
+from showtell.recipes import Recipe
 
 if TYPE_CHECKING:
     from showtell.training.watcher import Watcher
+
+
+def check_use(recipe: Recipe, folder: Path | None) -> None:
+    """Raises UsageError where a cache is given for features that change with every step."""
+    if folder is not None and recipe.encoder.trainable:
+        raise UsageError(
+            f"encoder.trainable = true changes the features with every step, so those in the cache {folder} would be "
+            "stale. Leave out --features, or set encoder.trainable = false."
+        )
 
 
 def open_features(

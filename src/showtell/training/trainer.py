@@ -8,15 +8,13 @@ all restored.
 from __future__ import annotations
 
 import math
-import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +28,14 @@ from showtell.errors import ConfigError, TrainingError, TrainingInterrupted
 from showtell.metrics import score
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
+from showtell.training.accumulation import Share, count_steps, plan_shares
 from showtell.training.averaging import AveragedModel
 from showtell.training.batches import EncodedCaption, collate, encode_captions, plan_epoch
 from showtell.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from showtell.training.devices import LossEntry, LossLog, choose_device
+from showtell.training.fine_tuning import FineTuning
 from showtell.training.history import History
+from showtell.training.interrupts import catch_interrupts
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder, make_bundle
 from showtell.training.optimization import create_optimizer, learning_rate_factor, set_learning_rate
 from showtell.training.position import Position
@@ -42,7 +43,7 @@ from showtell.training.run_folder import RunFolder
 from showtell.training.self_critical import SelfCritic
 from showtell.training.sources import CachedImages, DecodedImages, ImageSource, prefetch
 from showtell.training.start import start_from
-from showtell.training.stored_features import open_features
+from showtell.training.stored_features import check_use, open_features
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.watcher import SilentWatcher, Watcher
 
@@ -121,6 +122,7 @@ class _Run:
         self.config = recipe.training
         self.include_encoder = include_encoder
         self.folder = RunFolder(output)
+        check_use(recipe, features)
         check_decoder(recipe.decoder, recipe.decoder_options, features=recipe.encoder.output)
         self.training_set, self.dev_set = dataset.split("train"), dataset.split("dev")
         if self.config.dev_images:
@@ -133,15 +135,17 @@ class _Run:
         self.captions = encode_captions(self.training_set, self.vocabulary, recipe.text.max_length)
         self.encoder = build_encoder(recipe.encoder, seed=self.config.seed)
         decoder = build_decoder(recipe, channels=self.encoder.channels, vocab_size=len(self.vocabulary))
-        trainable = recipe.encoder.trainable
         self.device = choose_device(self.config.device)
         self.encoder.to(self.device)
-        self.model = CaptionModel(decoder, self.encoder if trainable else None).to(self.device)
+        self.model = CaptionModel(decoder, self.encoder if recipe.encoder.trainable else None).to(self.device)
         self.losses = LossLog(check_every=1 if self.device.type == "cpu" else _STEPS_BETWEEN_CHECKS)
-        self.optimizer = create_optimizer(decoder, self.encoder if trainable else None, self.config)
+        self.fine_tuning = FineTuning(self.model.encoder, recipe)
+        self.optimizer = create_optimizer(
+            decoder, self.model.encoder, self.config, layer_decay=recipe.fine_tuning.layer_decay
+        )
         self.features = features
         self.position = Position()
-        self.taught_steps = len(self._plan(0)) * self.config.epochs
+        self.taught_steps = count_steps(len(self._plan(0)), self.config.accumulate) * self.config.epochs
         self.teacher = TeacherForcing(self.config, decoder, steps=self.taught_steps)
         self.average = AveragedModel(self.model, self.config.ema) if self.config.ema else None
         self.captioning = (
@@ -190,7 +194,7 @@ class _Run:
             f"{len(self.vocabulary):,} words, {parameters:,} parameters"
         )
         try:
-            with _interruptible() as interrupted:
+            with catch_interrupts() as interrupted:
                 while self.position.epoch < self.epochs and not self._is_done():
                     if interrupted.is_set():
                         self._stop()
@@ -232,7 +236,8 @@ class _Run:
 
     def _open_images(self) -> tuple[ImageSource, ImageSource]:
         if self.recipe.encoder.trainable:
-            return DecodedImages(self.encoder, self.training_set), DecodedImages(
+            changes = self.fine_tuning.open_augmentation(self.training_set)
+            return DecodedImages(self.encoder, self.training_set, augmentation=changes), DecodedImages(
                 self._encoder_of(self.captioning), self.dev_set
             )
         # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
@@ -247,8 +252,11 @@ class _Run:
         position = self.position
         plan = self._plan(position.epoch)
         ahead = plan[position.batch :]
+        accumulate = 1 if self._is_self_critical(position.epoch) else self.config.accumulate
+        shares = plan_shares(plan, self.captions, accumulate)
         if self.average is not None and position.epoch == self.config.epochs and position.batch == 0:
             self.average.restart(self.model)  # self-critical training goes on from what has been evaluated
+        self.fine_tuning.start_epoch(position.epoch, self.watcher)
         self.watcher.stage(
             f"epoch {position.epoch + 1}/{self.epochs}", sum(len(batch) for batch in ahead), "captions"
         )
@@ -256,19 +264,23 @@ class _Run:
         before = position.seconds
         pinned = self.device.type == "cuda"
         tasks = [
-            partial(_load, source, [self.captions[index] for index in batch], pinned=pinned)
-            for batch in ahead
+            partial(
+                _load, source, [self.captions[index] for index in batch], (position.epoch, number), pinned
+            )
+            for number, batch in enumerate(ahead, position.batch)
         ]
         with closing(prefetch(tasks)) as loaded:
-            for images, inputs, batch in loaded:
+            for (images, inputs, batch), share in zip(loaded, shares[position.batch :]):
                 position.captions += self._train_step(
-                    inputs.to(self.device, non_blocking=True), batch.to(self.device), images
+                    inputs.to(self.device, non_blocking=True), batch.to(self.device), images, share
                 )
                 position.batch += 1
-                position.step += 1
+                position.step += share.ends
                 position.seconds = before + time.monotonic() - started
                 mean = {"loss": position.loss_sum / position.tokens} if position.tokens else {}
                 self.watcher.advance(len(batch.lengths), **mean)
+                if not share.ends:
+                    continue  # half a step cannot be saved
                 if interrupted.is_set():
                     self._stop()
                 if time.monotonic() - saved > self.config.checkpoint_seconds:
@@ -276,25 +288,32 @@ class _Run:
                     saved = time.monotonic()
         self._read_losses()
 
-    def _train_step(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int]) -> int:
-        """Makes one optimiser step; returns how many captions it learnt from."""
+    def _train_step(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int], share: Share) -> int:
+        """Makes one optimiser step, or a part of it; returns how many captions it learnt from."""
         position = self.position
         rate = set_learning_rate(self.optimizer, self._learning_rate_factor(position.step))
-        found = self._compute_loss(inputs, batch, images)
-        self.optimizer.zero_grad(set_to_none=True)
-        found.loss.backward()  # type: ignore[no-untyped-call]
-        # A finite loss can have gradients that are not, and one step with these would spoil every weight.
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
+        found = self._compute_loss(inputs, batch, images, share)
+        if share.begins:
+            self.optimizer.zero_grad(set_to_none=True)
+        self.fine_tuning.backward(found.loss)
+        norm = torch.zeros_like(found.shown)
+        if share.ends:
+            # A finite loss can have gradients that are not, and one step with these would spoil every weight.
+            norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         self.losses.add(LossEntry(position.step, rate, found.shown, norm, found.counted))
         if self.losses.is_due():
             self._read_losses()
+        if not share.ends:
+            return found.captions
         self.optimizer.step()
         if self.average is not None:
             self.average.follow(self.model, position.averaged)
             position.averaged += 1
         return found.captions
 
-    def _compute_loss(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int]) -> StepLoss:
+    def _compute_loss(
+        self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int], share: Share
+    ) -> StepLoss:
         position = self.position
         if self.critic is not None and self._is_self_critical(position.epoch):
             position.reinforced += 1
@@ -302,7 +321,7 @@ class _Run:
             return self.critic.compute_loss(self.model, self._backend(self.model), inputs, images, seed=seed)
         self.model.train()
         return self.teacher.compute_loss(
-            self.model, inputs, batch, step=position.step, bf16=self._uses_bf16()
+            self.model, inputs, batch, step=position.step, bf16=self._uses_bf16(), share=share
         )
 
     def _read_losses(self) -> None:
@@ -414,29 +433,8 @@ class _Run:
 
 
 def _load(
-    source: ImageSource, captions: list[EncodedCaption], *, pinned: bool
+    source: ImageSource, captions: list[EncodedCaption], when: tuple[int, int], pinned: bool
 ) -> tuple[list[int], Tensor, CaptionBatch]:
     images, batch = collate(captions)
-    inputs = source.load(images)
+    inputs = source.load(images, when)
     return (images, inputs.pin_memory(), batch.pin_memory()) if pinned else (images, inputs, batch)
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C (or SIGTERM) into an event that is looked at between two steps; a second one is final."""
-    interrupted = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield interrupted  # signal handlers belong to the main thread
-        return
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield interrupted
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
