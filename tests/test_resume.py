@@ -436,12 +436,12 @@ def test_a_checkpoint_of_another_model_or_a_newer_format(tmp_path: Path) -> None
     path = tmp_path / "checkpoint.safetensors"
     model = torch.nn.Linear(3, 2)
     optimizer = torch.optim.Adam(model.parameters())
-    save_checkpoint(path, model, optimizer, {"epoch": 1})
+    save_checkpoint(path, {"model": model}, optimizer, {"epoch": 1})
     tensors, values = read_checkpoint(path)
     assert values == {"epoch": 1}
     other = torch.nn.Linear(3, 4)
     with pytest.raises(TrainingError, match="The checkpoint is of another model"):
-        restore(tensors, other, torch.optim.Adam(other.parameters()))
+        restore(tensors, {"model": other}, torch.optim.Adam(other.parameters()))
     path.write_bytes(path.read_bytes().replace(b'"format_version":"1"', b'"format_version":"7"'))
     with pytest.raises(TrainingError, match="checkpoint format 7; this Showtell reads up to 1"):
         read_checkpoint(path)

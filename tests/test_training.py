@@ -26,7 +26,7 @@ from showtell.errors import ImageError, MissingExtraError, SplitError, TrainingE
 from showtell.files import lock_folder
 from showtell.metrics import score
 from showtell.text import Vocabulary
-from showtell.training import SilentWatcher, train, trainer
+from showtell.training import SilentWatcher, teacher_forcing, train
 from showtell.training.checkpoint import read_checkpoint
 from showtell.training.history import History
 from showtell.training.run_folder import LOCK, RunFolder
@@ -395,7 +395,7 @@ def test_gradients_that_are_not_finite_though_the_loss_is(
             loss.register_hook(lambda gradient: gradient * math.inf)
         return loss
 
-    monkeypatch.setattr(trainer, "cross_entropy", overflow)
+    monkeypatch.setattr(teacher_forcing, "cross_entropy", overflow)
     recipe = tiny_recipe(training={"checkpoint_seconds": 0, "clip_norm": clip_norm})
     with pytest.raises(TrainingError, match=r"The norm of the gradients is (nan|inf) at step 2 of epoch 1"):
         train(recipe, shared_dataset(), tmp_path / "run", features=features)
