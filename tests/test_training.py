@@ -26,7 +26,7 @@ from showtell.errors import ImageError, MissingExtraError, SplitError, TrainingE
 from showtell.files import lock_folder
 from showtell.metrics import score
 from showtell.text import Vocabulary
-from showtell.training import SilentWatcher, teacher_forcing, train
+from showtell.training import SilentWatcher, teacher_forcing, train, trainer
 from showtell.training.checkpoint import read_checkpoint
 from showtell.training.history import History
 from showtell.training.run_folder import LOCK, RunFolder
