@@ -386,3 +386,21 @@ def test_the_digest_of_tensors_sees_names_types_shapes_and_values() -> None:
 def test_reading_keeps_the_metadata(tmp_path: Path) -> None:
     safetensors.torch.save_file({"a": torch.zeros(1)}, tmp_path / "m.safetensors", {"licence": "Apache-2.0"})
     assert read_weights(tmp_path / "m.safetensors").metadata == {"licence": "Apache-2.0"}
+
+
+def test_a_file_is_found_by_its_name_in_the_folders_for_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from showtell.encoders.weights import locate_weights
+
+    (tmp_path / "own").mkdir()
+    (tmp_path / "here").mkdir()
+    (tmp_path / "own/a.safetensors").write_bytes(b"")
+    monkeypatch.setenv("SHOWTELL_WEIGHTS", str(tmp_path / "own"))
+    monkeypatch.chdir(tmp_path / "here")
+    assert locate_weights("a.safetensors") == tmp_path / "own/a.safetensors"
+    # A file that is where the name says comes first; what has a folder is a path and nothing else.
+    Path("a.safetensors").write_bytes(b"")
+    assert locate_weights("a.safetensors") == Path("a.safetensors")
+    assert locate_weights("nowhere/a.safetensors") == Path("nowhere/a.safetensors")
+    assert locate_weights("b.safetensors") == Path("b.safetensors")

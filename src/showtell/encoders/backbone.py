@@ -288,7 +288,7 @@ def build_single(
     else:
         zoo.check_backbone(name)
         kind = config.weights if config.weights in ("imagenet", "random") else "file"
-        path = Path(config.weights).expanduser()
+        path = weights.locate_weights(config.weights)
     if kind == "file":
         encoder = _build_from_file(config, path)
     else:

@@ -145,7 +145,8 @@ def read_weights(path: Path) -> WeightsFile:
     if not path.is_file():
         what = "is a folder, not a weights file" if path.is_dir() else "there is no such weights file"
         raise EncoderError(
-            f'{path}: {what}. encoder.weights is "imagenet", "random" or a file ({_suffixes()}).'
+            f'{path}: {what}. encoder.weights is "imagenet", "random" or a file ({_suffixes()}): a path, or the name '
+            "of a file in a folder that the environment variable SHOWTELL_WEIGHTS names."
         )
     if path.suffix not in SUFFIXES:
         raise EncoderError(f"{path}: a weights file must be one of {_suffixes()}.")
@@ -240,6 +241,16 @@ def weights_folders(extra: Sequence[Path] = ()) -> list[Path]:
         if entry
     ]
     return [*extra, *named, cache_folder() / "weights"]
+
+
+def locate_weights(name: str) -> Path:
+    """Returns the file that a recipe names: as a path, or, where it has no folder, in one of `weights_folders`."""
+    path = Path(name).expanduser()
+    if path.name == name and not path.exists():
+        for folder in weights_folders():
+            if (folder / name).is_file():
+                return folder / name
+    return path
 
 
 def find_weights(digest: str, *, extra: Sequence[Path] = (), file_name: str = "", address: str = "") -> Path:
