@@ -28,18 +28,19 @@ from showtell.errors import ConfigError, TrainingError, TrainingInterrupted
 from showtell.metrics import score
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
-from showtell.training.accumulation import Share, count_steps, plan_shares
+from showtell.training.accumulation import Share, plan_shares
 from showtell.training.averaging import AveragedModel
-from showtell.training.batches import EncodedCaption, collate, encode_captions, plan_epoch
+from showtell.training.batches import EncodedCaption, collate, encode_captions
 from showtell.training.checkpoint import read_checkpoint, restore, save_checkpoint
 from showtell.training.devices import LossEntry, LossLog, choose_device
 from showtell.training.fine_tuning import FineTuning
 from showtell.training.history import History
 from showtell.training.interrupts import catch_interrupts
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder, make_bundle
-from showtell.training.optimization import create_optimizer, learning_rate_factor, set_learning_rate
+from showtell.training.optimization import create_optimizer, set_learning_rate
 from showtell.training.position import Position
 from showtell.training.run_folder import RunFolder
+from showtell.training.schedule import Schedule
 from showtell.training.self_critical import SelfCritic
 from showtell.training.sources import CachedImages, DecodedImages, ImageSource, prefetch
 from showtell.training.start import start_from
@@ -145,15 +146,13 @@ class _Run:
         )
         self.features = features
         self.position = Position()
-        self.taught_steps = count_steps(len(self._plan(0)), self.config.accumulate) * self.config.epochs
-        self.teacher = TeacherForcing(self.config, decoder, steps=self.taught_steps)
+        self.schedule = Schedule(recipe, self.captions)
+        self.teacher = TeacherForcing(self.config, decoder, steps=self.schedule.taught_steps)
         self.average = AveragedModel(self.model, self.config.ema) if self.config.ema else None
         self.captioning = (
             self.model if self.average is None else self.average.module
         )  # what is evaluated and kept
         self.critic: SelfCritic | None = None
-        self.reinforced_steps = 0
-        self.epochs = self.config.epochs + recipe.self_critical.epochs
         if recipe.self_critical.epochs:
             self.critic = SelfCritic(
                 self.training_set,
@@ -161,7 +160,6 @@ class _Run:
                 recipe.self_critical,
                 max_steps=recipe.decoding.max_steps,
             )
-            self.reinforced_steps = len(self._plan(self.config.epochs)) * recipe.self_critical.epochs
 
     def train(
         self, *, resume: bool, tensorboard: bool, split_seed: int | None, start: Path | None
@@ -195,7 +193,7 @@ class _Run:
         )
         try:
             with catch_interrupts() as interrupted:
-                while self.position.epoch < self.epochs and not self._is_done():
+                while self.position.epoch < self.schedule.epochs and not self._is_done():
                     if interrupted.is_set():
                         self._stop()
                     self._train_epoch(source, interrupted)
@@ -213,27 +211,6 @@ class _Run:
             captions_per_second=rates[len(rates) // 2] if rates else 0.0,
         )
 
-    def _is_self_critical(self, epoch: int) -> bool:
-        return epoch >= self.config.epochs
-
-    def _plan(self, epoch: int) -> list[list[int]]:
-        reinforced = self._is_self_critical(epoch)
-        return plan_epoch(
-            self.captions,
-            batching="image" if reinforced else self.config.batching,
-            batch_size=self.recipe.self_critical.batch_size if reinforced else self.config.batch_size,
-            seed=self.config.seed,
-            epoch=epoch,
-        )
-
-    def _learning_rate_factor(self, step: int) -> float:
-        """Returns what the peak learning rates are multiplied with at a step of the whole run."""
-        if step < self.taught_steps:
-            return learning_rate_factor(step, self.taught_steps, self.config)
-        falling = replace(self.config, schedule="cosine", warmup=0.0)
-        share = self.recipe.self_critical.learning_rate / self.config.learning_rate
-        return share * learning_rate_factor(step - self.taught_steps, self.reinforced_steps, falling)
-
     def _open_images(self) -> tuple[ImageSource, ImageSource]:
         if self.recipe.encoder.trainable:
             changes = self.fine_tuning.open_augmentation(self.training_set)
@@ -250,15 +227,16 @@ class _Run:
 
     def _train_epoch(self, source: ImageSource, interrupted: threading.Event) -> None:
         position = self.position
-        plan = self._plan(position.epoch)
+        plan = self.schedule.plan(position.epoch)
         ahead = plan[position.batch :]
-        accumulate = 1 if self._is_self_critical(position.epoch) else self.config.accumulate
-        shares = plan_shares(plan, self.captions, accumulate)
+        shares = plan_shares(plan, self.captions, self.schedule.batches_per_step(position.epoch))
         if self.average is not None and position.epoch == self.config.epochs and position.batch == 0:
             self.average.restart(self.model)  # self-critical training goes on from what has been evaluated
         self.fine_tuning.start_epoch(position.epoch, self.watcher)
         self.watcher.stage(
-            f"epoch {position.epoch + 1}/{self.epochs}", sum(len(batch) for batch in ahead), "captions"
+            f"epoch {position.epoch + 1}/{self.schedule.epochs}",
+            sum(len(batch) for batch in ahead),
+            "captions",
         )
         started = saved = time.monotonic()
         before = position.seconds
@@ -291,7 +269,7 @@ class _Run:
     def _train_step(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int], share: Share) -> int:
         """Makes one optimiser step, or a part of it; returns how many captions it learnt from."""
         position = self.position
-        rate = set_learning_rate(self.optimizer, self._learning_rate_factor(position.step))
+        rate = set_learning_rate(self.optimizer, self.schedule.learning_rate_factor(position.step))
         found = self._compute_loss(inputs, batch, images, share)
         if share.begins:
             self.optimizer.zero_grad(set_to_none=True)
@@ -315,7 +293,7 @@ class _Run:
         self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int], share: Share
     ) -> StepLoss:
         position = self.position
-        if self.critic is not None and self._is_self_critical(position.epoch):
+        if self.critic is not None and self.schedule.is_self_critical(position.epoch):
             position.reinforced += 1
             seed = (self.config.seed << 32) + position.step
             return self.critic.compute_loss(self.model, self._backend(self.model), inputs, images, seed=seed)
@@ -342,7 +320,7 @@ class _Run:
         started = time.monotonic()
         number = position.epoch + 1
         scores: dict[str, float] | None = None
-        if number % self.config.evaluate_every == 0 or number in (self.config.epochs, self.epochs):
+        if number % self.config.evaluate_every == 0 or number in (self.config.epochs, self.schedule.epochs):
             scores = self._evaluate(dev_source)
             position.stale += 1
             if scores["CIDEr"] > position.best:
@@ -421,7 +399,7 @@ class _Run:
         restore(tensors, self._modules(), self.optimizer)
         # For the log, should no batch of the epoch be left to set it.
         step = max(0, self.position.step - 1)
-        set_learning_rate(self.optimizer, self._learning_rate_factor(step))
+        set_learning_rate(self.optimizer, self.schedule.learning_rate_factor(step))
         self.watcher.note(f"resumed after epoch {self.position.epoch}, batch {self.position.batch}")
 
     def _stop(self) -> None:

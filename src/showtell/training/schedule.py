@@ -1,0 +1,59 @@
+"""What a run does when: its epochs of teacher forcing and self-critical ones, their batches, and the learning rate.
+
+Everything is a function of the recipe, the epoch and the step, so that a resumed run needs no record of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from showtell.recipes import Recipe
+from showtell.training.accumulation import count_steps
+from showtell.training.batches import EncodedCaption, plan_epoch
+from showtell.training.optimization import learning_rate_factor
+
+
+class Schedule:
+    """The epochs of one run.
+
+    Args:
+        recipe: `training` and `self_critical`.
+        captions: all training captions.
+    """
+
+    def __init__(self, recipe: Recipe, captions: Sequence[EncodedCaption]) -> None:
+        self._training, self._self_critical = recipe.training, recipe.self_critical
+        self._captions = captions
+        self.epochs = self._training.epochs + self._self_critical.epochs
+        taught = count_steps(len(self.plan(0)), self._training.accumulate)
+        self.taught_steps = taught * self._training.epochs
+        reinforced = len(self.plan(self._training.epochs)) if self._self_critical.epochs else 0
+        self._reinforced_steps = reinforced * self._self_critical.epochs
+
+    def is_self_critical(self, epoch: int) -> bool:
+        """Returns whether an epoch, from 0, is one of those behind teacher forcing."""
+        return epoch >= self._training.epochs
+
+    def batches_per_step(self, epoch: int) -> int:
+        """Returns how many batches one step of the optimiser takes in an epoch."""
+        return 1 if self.is_self_critical(epoch) else self._training.accumulate
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """Returns the batches of an epoch, from 0, as lists of caption indices."""
+        reinforced = self.is_self_critical(epoch)
+        return plan_epoch(
+            self._captions,
+            batching="image" if reinforced else self._training.batching,
+            batch_size=self._self_critical.batch_size if reinforced else self._training.batch_size,
+            seed=self._training.seed,
+            epoch=epoch,
+        )
+
+    def learning_rate_factor(self, step: int) -> float:
+        """Returns what the peak learning rates are multiplied with at a step of the whole run, from 0."""
+        if step < self.taught_steps:
+            return learning_rate_factor(step, self.taught_steps, self._training)
+        falling = replace(self._training, schedule="cosine", warmup=0.0)
+        share = self._self_critical.learning_rate / self._training.learning_rate
+        return share * learning_rate_factor(step - self.taught_steps, self._reinforced_steps, falling)
