@@ -213,10 +213,12 @@ def test_a_run_goes_on_in_its_self_critical_epochs_bit_for_bit(tmp_path: Path) -
     assert [entry["loss"] > 0 for entry in log] == [True, False, False], (
         "the loss is then the negative reward"
     )
-    # 16 images are five batches of 16 captions, or four of four images; a cosine over eight steps.
+    # 16 images are five batches of 16 captions, or four of four images; a cosine over eight steps, less the warm-up.
     assert [entry["step"] for entry in log] == [5, 9, 13]
     peak = recipe.self_critical.learning_rate
-    expected = [0.01, *(peak * 0.5 * (1 + math.cos(math.pi * step / 8)) for step in (3, 7))]
+    warm = recipe.self_critical.warmup * 8
+    shares = [(step - warm) / (8 - warm) for step in (3, 7)]
+    expected = [0.01, *(peak * 0.5 * (1 + math.cos(math.pi * share)) for share in shares)]
     assert [entry["learning_rate"] for entry in log] == pytest.approx(expected)
     stop(recipe, tmp_path / "cut", after=5 + 4 + 2)
     assert resume(recipe, tmp_path / "cut") == 3
@@ -307,3 +309,11 @@ def test_what_cannot_be() -> None:
         load_recipe("show-tell-lstm", ["self_critical.learning_rate=0"])
     with pytest.raises(ConfigError, match=r"training\.patience ends a run"):
         load_recipe("drawn-shapes", ["training.patience=2", "self_critical.epochs=1"])
+
+
+def test_the_moments_of_adam_begin_anew_with_the_rewards(tmp_path: Path) -> None:
+    train(reinforced(), shared_dataset(), tmp_path / "run", features=pooled_features())
+    tensors, values = read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")
+    counted = {int(tensor) for name, tensor in tensors.items() if name.endswith(".step")}
+    assert counted == {values["reinforced"]} == {8}
+    assert values["step"] == 13

@@ -259,8 +259,10 @@ class SelfCriticalConfig:
     et al. 2017)"""
     bleu: float = 0.0
     """weight of BLEU-4 in the reward, beside CIDEr-D's weight of 1"""
-    learning_rate: float = 1e-4
-    """of the decoder at the first step; it falls to zero along a cosine"""
+    learning_rate: float = 4e-5
+    """the peak learning rate of the decoder, whose moments of Adam begin anew; it falls to zero along a cosine"""
+    warmup: float = 0.05
+    """the share of the self-critical steps in which the learning rate rises, 0 to 1"""
     trains_encoder: bool = True
     """a trainable encoder learns from rewards, too, its rate in proportion; false freezes it in these epochs"""
 
@@ -272,6 +274,7 @@ class SelfCriticalConfig:
             "self_critical.samples", self.samples, minimum=2 if self.baseline == "samples" else 1, maximum=100
         )
         check_range("self_critical.bleu", self.bleu, minimum=0.0, maximum=100.0)
+        check_range("self_critical.warmup", self.warmup, minimum=0.0, maximum=1.0)
         if not 0 < self.learning_rate < 10:
             raise ConfigError(
                 f"self_critical.learning_rate must be above 0 and below 10. Received: {self.learning_rate}"

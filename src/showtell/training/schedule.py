@@ -54,6 +54,6 @@ class Schedule:
         """Returns what the peak learning rates are multiplied with at a step of the whole run, from 0."""
         if step < self.taught_steps:
             return learning_rate_factor(step, self.taught_steps, self._training)
-        falling = replace(self._training, schedule="cosine", warmup=0.0)
+        falling = replace(self._training, schedule="cosine", warmup=self._self_critical.warmup)
         share = self._self_critical.learning_rate / self._training.learning_rate
         return share * learning_rate_factor(step - self.taught_steps, self._reinforced_steps, falling)
