@@ -13,6 +13,7 @@ from showtell.decoders import CaptionBatch, Decoder, select
 from showtell.decoders.base import Memory
 from showtell.errors import ConfigError
 from showtell.text import SPECIAL
+from showtell.training.accumulation import Share
 from showtell.training.model import CaptionModel
 
 
@@ -24,6 +25,7 @@ class StepLoss:
     shown: Tensor  # () what the log shows, without a gradient
     counted: int  # what `shown` is a mean over: tokens, or images
     captions: int  # how many were learnt from
+    unscaled: int = 0  # what `loss` is a mean over, where that is known of one process's part alone
 
 
 class TeacherForcing:
@@ -45,7 +47,14 @@ class TeacherForcing:
         self._steps = steps
 
     def compute_loss(
-        self, model: CaptionModel, inputs: Tensor, batch: CaptionBatch, *, step: int, bf16: bool
+        self,
+        model: CaptionModel,
+        inputs: Tensor,
+        batch: CaptionBatch,
+        *,
+        step: int,
+        bf16: bool,
+        share: Share | None = None,
     ) -> StepLoss:
         """Returns the loss of one batch.
 
@@ -55,20 +64,24 @@ class TeacherForcing:
             batch: the captions.
             step: of the run, from 0.
             bf16: whether to compute in bf16 where torch thinks it safe.
+            share: of the batch in its step, where that has several; the losses of these add up to the mean of the step.
         """
         config = self._config
         targets = batch.pack(batch.targets)  # (tokens)
+        share = share or Share(len(targets), len(batch.lengths))
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
-            share = config.scheduled_sampling * min(1.0, step / self._steps)
-            if share:
-                batch = replace_by_samples(model, inputs, batch, share)
+            sampled = config.scheduled_sampling * min(1.0, step / self._steps)
+            if sampled:
+                batch = replace_by_samples(model, inputs, batch, sampled)
             if config.word_dropout:
                 batch = drop_words(batch, config.word_dropout)
             taught = model(inputs, batch)
         loss = cross_entropy(taught.logits.float(), targets, label_smoothing=config.label_smoothing)
         shown = loss.detach()
+        loss = loss * (len(targets) / share.tokens)
         if config.doubly_stochastic:
-            loss = loss + config.doubly_stochastic * compute_neglect(taught.attention, batch)
+            weight = config.doubly_stochastic * len(batch.lengths) / share.captions
+            loss = loss + weight * compute_neglect(taught.attention, batch)
         return StepLoss(loss, shown, len(targets), len(batch.lengths))
 
 
