@@ -34,12 +34,13 @@ class History:
             self.entries = [entry for entry in map(_parse, lines) if entry and entry["epoch"] <= epochs]
         self._write()
         self._events = None
-        if tensorboard and writes:
+        if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise MissingExtraError("tensorboard", "tensorboard", "Logging for TensorBoard") from None
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs + 1)
+            if writes:
+                self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs + 1)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Appends what one epoch gave."""

@@ -60,7 +60,7 @@ class JointBatchNorms(TorchFunctionMode):
     ) -> Tensor:
         axes = [axis for axis in range(inputs.ndim) if axis != 1]
         shape = [-1 if axis == 1 else 1 for axis in range(inputs.ndim)]
-        values = inputs.float()
+        values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
         own = values if self._counts else values[:0]
         number = own.new_tensor([own.numel() / own.shape[1]])
         sums: Tensor = _Sum.apply(torch.cat([own.sum(axes), number]), self._add)  # type: ignore[no-untyped-call]
@@ -81,9 +81,9 @@ class JointBatchNorms(TorchFunctionMode):
                 running_var.lerp_((variance * number / (number - 1)).to(running_var.dtype), momentum)
         normalised = centred * torch.rsqrt(variance + eps).view(shape)
         if weight is not None:
-            normalised = normalised * weight.float().view(shape)
+            normalised = normalised * weight.view(shape)
         if bias is not None:
-            normalised = normalised + bias.float().view(shape)
+            normalised = normalised + bias.view(shape)
         return normalised.to(inputs.dtype)
 
 

@@ -237,7 +237,7 @@ def join_processes(device: torch.device) -> Iterator[Processes]:
         dist.init_process_group(
             "gloo" if device.type == "cpu" else "cpu:gloo,cuda:nccl",
             # Apart from the run before in the same processes, whose addresses torchrun still keeps.
-            store=dist.PrefixStore(f"showtell/run-{next(_runs)}", store),
+            store=dist.PrefixStore(f"showtell/run-{next(_runs)}", store),  # type: ignore[attr-defined]  # not in its __all__
             rank=rank,
             world_size=size,
             timeout=_PATIENCE,
