@@ -27,7 +27,8 @@ from showtell.cli import (
     tune,
 )
 from showtell.cli.arguments import Commands, Parser, reject_unknown_command
-from showtell.errors import ShowtellError
+from showtell.errors import ShowtellError, UsageError
+from showtell.launch import read_launch
 
 INTERRUPTED = 130  # 128 + SIGINT, what shells report
 
@@ -104,6 +105,11 @@ def _run(words: Sequence[str]) -> int:
     if not hasattr(arguments, "run"):
         chosen.print_help(sys.stderr)
         return 2
+    if read_launch().size > 1 and arguments.run is not train.run:
+        raise UsageError(
+            f"torchrun started {read_launch().size} processes, and only `showtell train` shares its work among them. "
+            f"Run `{chosen.prog}` without torchrun."
+        )
     code: int = arguments.run(arguments)
     return code
 
@@ -124,6 +130,13 @@ def _choose(parser: Parser, commands: Commands, words: Sequence[str]) -> Parser:
 def _report(message: str, *, debug: bool) -> None:
     if debug:
         traceback.print_exc()
+    if read_launch().size > 1:
+        from showtell.training.processes import (
+            is_first_to_say,
+        )  # torch: only torchrun gets here, which has it
+
+        if not is_first_to_say(message):
+            return
     print(f"showtell: {message}", file=sys.stderr)
 
 

@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from showtell.launch import read_launch
+
 
 def print_json(values: Mapping[str, Any]) -> None:
     """Prints one JSON object on one line of standard output, captions in their own script."""
+    if not read_launch().is_first:
+        return  # the first of several processes speaks for all
     print(json.dumps(values, ensure_ascii=False))
 
 
@@ -35,4 +39,5 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 def log(message: str) -> None:
     """Prints one line for people to standard error."""
-    print(f"showtell: {message}", file=sys.stderr)
+    if read_launch().is_first:
+        print(f"showtell: {message}", file=sys.stderr)

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from showtell.cli.output import log
+from showtell.launch import read_launch
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -85,7 +86,7 @@ def _open_bar(description: str, unit: str, *, total: int | None, hidden: bool = 
         desc=description,
         unit=f" {unit}",
         file=sys.stderr,
-        disable=hidden or None,  # None is tqdm's word for "only on a terminal"
+        disable=hidden or not read_launch().is_first or None,  # None is tqdm's word for "only on a terminal"
         ncols=None if size_known else 80,
         nrows=None if size_known else 24,
         dynamic_ncols=size_known,

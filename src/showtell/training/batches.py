@@ -95,6 +95,34 @@ def plan_epoch(
     return batches
 
 
+@dataclass(frozen=True)
+class BatchPart:
+    """What one of several processes works on."""
+
+    captions: list[EncodedCaption]
+    counts: bool  # False: another process has the same captions, and its work is the one that counts
+    planned: int  # captions of the whole batch
+
+
+def share_batch(captions: Sequence[EncodedCaption], *, rank: int, size: int) -> BatchPart:
+    """Returns the part of a batch that one of several processes works on.
+
+    Together the parts that count hold every caption once. Captions of an image stay together, and each part has two
+    images at least, or the only one, so that all processes compute the same layers. Those who would get none repeat the
+    work of another, which does not count: then nobody waits for a process that has nothing to say.
+
+    Args:
+        captions: of the whole batch.
+        rank: of the process.
+        size: how many processes there are.
+    """
+    images = list(dict.fromkeys(caption.image for caption in captions))
+    sharing = max(1, min(size, len(images) // 2))
+    own = set(images[rank % sharing :: sharing])
+    part = [caption for caption in captions if caption.image in own]
+    return BatchPart(part, rank < sharing, len(captions))
+
+
 def collate(captions: Sequence[EncodedCaption]) -> tuple[list[int], CaptionBatch]:
     """Returns the distinct images of a batch, and its captions padded, longest first.
 

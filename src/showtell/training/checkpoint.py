@@ -7,7 +7,7 @@ data, best score, counters) travel as JSON in the file's metadata. No pickle, so
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,16 @@ from showtell.errors import TrainingError
 from showtell.files import write_atomically
 
 FORMAT_VERSION = 1
+RandomState = dict[str, list[int]]  # device -> bytes
 
 
 def save_checkpoint(
-    path: Path, modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer, values: Mapping[str, Any]
+    path: Path,
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    values: Mapping[str, Any],
+    *,
+    random_states: Sequence[RandomState] | None = None,
 ) -> None:
     """Writes a checkpoint over the last one, whole or not at all.
 
@@ -32,6 +38,7 @@ def save_checkpoint(
         modules: their state dicts are saved under their names, as "model".
         optimizer: its state is saved.
         values: JSON-serialisable facts about the run.
+        random_states: of all processes that share the run, by rank; by default that of this process alone.
 
     Raises:
         OSError: the disk is full; the last checkpoint is untouched.
@@ -43,9 +50,9 @@ def save_checkpoint(
     }
     for index, state in optimizer.state_dict()["state"].items():
         tensors.update({f"optimizer.{index}.{name}": torch.as_tensor(value) for name, value in state.items()})
-    tensors["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # not is_available: to ask a GPU that is not used would take its memory
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    for rank, state in enumerate(random_states or [read_random_state()]):
+        for device, numbers in state.items():
+            tensors[_random_key(device, rank)] = torch.tensor(numbers, dtype=torch.uint8)
     detached = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {"format_version": str(FORMAT_VERSION), "values": json.dumps(dict(values))}
     write_atomically(path, safetensors.torch.save(detached, metadata))
@@ -73,9 +80,19 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(
-    tensors: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimizer: torch.optim.Optimizer
+    tensors: Mapping[str, Tensor],
+    modules: Mapping[str, nn.Module],
+    optimizer: torch.optim.Optimizer,
+    *,
+    rank: int = 0,
 ) -> None:
     """Puts the tensors of a checkpoint back into modules, optimiser and random generator.
+
+    Args:
+        tensors: of the checkpoint.
+        modules: by the names that they were saved under.
+        optimizer: of these modules.
+        rank: of this process; the generator of one that the run did not have before stays as it is.
 
     Raises:
         TrainingError: the checkpoint is of another model.
@@ -94,6 +111,19 @@ def restore(
             state.setdefault(int(index), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
-    torch.set_rng_state(tensors["random.cpu"])
-    if torch.cuda.is_initialized() and "random.cuda" in tensors:  # type: ignore[no-untyped-call]
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    if (key := _random_key("cpu", rank)) in tensors:
+        torch.set_rng_state(tensors[key])
+    if torch.cuda.is_initialized() and (key := _random_key("cuda", rank)) in tensors:  # type: ignore[no-untyped-call]
+        torch.cuda.set_rng_state(tensors[key])
+
+
+def read_random_state() -> RandomState:
+    """Returns the state of this process's random generators, by device."""
+    state: RandomState = {"cpu": torch.get_rng_state().tolist()}
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # not is_available: to ask a GPU that is not used would take its memory
+        state["cuda"] = torch.cuda.get_rng_state().tolist()
+    return state
+
+
+def _random_key(device: str, rank: int) -> str:
+    return f"random.{device}.{rank}" if rank else f"random.{device}"

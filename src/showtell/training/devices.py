@@ -9,20 +9,33 @@ import torch
 from torch import Tensor
 
 from showtell.errors import ConfigError, TrainingError
+from showtell.launch import read_launch
 
 
 def choose_device(name: str) -> torch.device:
     """Returns the device that `training.device` means: "cpu", "cuda", or "auto", a GPU where torch finds one.
 
+    Of several processes on a machine each has a GPU of its own.
+
     Raises:
-        ConfigError: "cuda" without a GPU that torch can use.
+        ConfigError: "cuda" without a GPU that torch can use, or more processes than GPUs.
     """
     if name == "cuda" and not torch.cuda.is_available():
         raise ConfigError(
             'training.device = "cuda", but torch finds no GPU that it can use. Set training.device = "cpu", or '
             "install a torch that was built for the GPU's driver."
         )
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
+    if name == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    launch = read_launch()
+    if launch.size == 1:
+        return torch.device("cuda")
+    if launch.local_rank >= torch.cuda.device_count():
+        raise ConfigError(
+            f"torchrun started more processes on this machine than there are GPUs ({torch.cuda.device_count()}). "
+            'Lower --nproc-per-node, or set training.device = "cpu".'
+        )
+    return torch.device("cuda", launch.local_rank)
 
 
 @dataclass(frozen=True)

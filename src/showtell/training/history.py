@@ -17,12 +17,16 @@ class History:
         folder: of the run.
         epochs: how many finished epochs to keep of an earlier log; lines behind the checkpoint are written again.
         tensorboard: whether to write event files, too (extra `tensorboard`).
+        writes: whether to write at all; of several processes one does.
 
     Raises:
         MissingExtraError: TensorBoard was asked for and is not installed.
     """
 
-    def __init__(self, folder: Path, *, epochs: int = 0, tensorboard: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, epochs: int = 0, tensorboard: bool = False, writes: bool = True
+    ) -> None:
+        self._writes = writes
         self.path = folder / "log.jsonl"
         self.entries: list[dict[str, Any]] = []
         if epochs and self.path.exists():
@@ -35,7 +39,8 @@ class History:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 raise MissingExtraError("tensorboard", "tensorboard", "Logging for TensorBoard") from None
-            self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs + 1)
+            if writes:
+                self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs + 1)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Appends what one epoch gave."""
@@ -54,6 +59,8 @@ class History:
 
     def plot(self, path: Path) -> None:
         """Draws loss and dev scores over the epochs as a PNG."""
+        if not self._writes:
+            return
         import io
 
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -92,6 +99,8 @@ class History:
             self._events.close()
 
     def _write(self) -> None:
+        if not self._writes:
+            return
         text = "".join(json.dumps(entry, allow_nan=False) + "\n" for entry in self.entries)
         write_atomically(self.path, text.encode())
 

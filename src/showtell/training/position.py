@@ -26,6 +26,14 @@ class Position:
     stale: int = 0  # evaluations since the best one
     reinforced: int = 0  # self-critical steps so far
     averaged: int = 0  # steps that are in the average of the weights
+    processes: int = 1  # that shared the last step
+
+    def describe_processes(self, size: int) -> str:
+        """Returns what it means that another number of processes goes on with the run."""
+        return (
+            f"number of processes so far: {self.processes}, from here on: {size}. The batches are the same; dropout "
+            "draws other numbers, and sums differ in their last digits"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values for JSON."""

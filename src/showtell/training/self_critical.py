@@ -94,7 +94,9 @@ class SelfCritic:
         losses = self._negative_log_probs(model.decoder(features, batch).logits, batch)
         weights = batch.pack(advantages[:, None].expand(-1, batch.inputs.shape[1]))
         loss = (losses * weights).mean()
-        return StepLoss(loss, loss.new_tensor(-rewards.mean()), len(images), rewards.size)
+        return StepLoss(
+            loss, loss.new_tensor(-rewards.mean()), len(images), rewards.size, unscaled=len(losses)
+        )
 
     def _reward(
         self, images: Sequence[int], found: Sequence[Sequence[Hypothesis]]

@@ -16,8 +16,10 @@ from torch import Tensor
 
 from showtell.captioning import Features, split_batches
 from showtell.data.records import Dataset
+from showtell.decoders import CaptionBatch
 from showtell.encoders import Encoder, FeatureCache
 from showtell.images import Augmentation, read_view
+from showtell.training.batches import BatchPart, collate
 
 T = TypeVar("T")
 Pixels = npt.NDArray[np.uint8]  # (images, height, width, 3)
@@ -110,6 +112,26 @@ class DecodedImages:
     def _pixels(self, indices: Sequence[int]) -> Pixels:
         paths = [self._paths[index] for index in indices]
         return np.stack(list(self._pool.map(self._encoder.preprocessing.read, paths)))
+
+
+def load_part(
+    source: ImageSource, part: BatchPart, when: tuple[int, int], device: torch.device, *, pinned: bool
+) -> tuple[list[int], Tensor, CaptionBatch]:
+    """Returns what one step needs: its images, what the model is fed with, and the captions.
+
+    Args:
+        source: of the images.
+        part: the captions.
+        when: the epoch and the number of the whole batch in it.
+        device: where they will go.
+        pinned: whether to put them into memory that a GPU can copy from by itself.
+    """
+    images, batch = collate(part.captions)
+    inputs = source.load(images, when)
+    if not pinned:
+        return images, inputs, batch
+    with torch.cuda.device(device):  # a thread begins with the first GPU, which may be another process's
+        return images, inputs.pin_memory(), batch.pin_memory()
 
 
 def prefetch(tasks: Sequence[Callable[[], T]], *, depth: int = 2) -> Generator[T, None, None]:

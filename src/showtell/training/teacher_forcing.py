@@ -25,6 +25,7 @@ class StepLoss:
     shown: Tensor  # () what the log shows, without a gradient
     counted: int  # what `shown` is a mean over: tokens, or images
     captions: int  # how many were learnt from
+    unscaled: int = 0  # what `loss` is a mean over, where that is known of one process's part alone
 
 
 class TeacherForcing:

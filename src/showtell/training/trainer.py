@@ -30,19 +30,20 @@ from showtell.recipes import Recipe
 from showtell.text import Vocabulary
 from showtell.training.accumulation import Share, plan_shares
 from showtell.training.averaging import AveragedModel
-from showtell.training.batches import EncodedCaption, collate, encode_captions
-from showtell.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from showtell.training.batches import BatchPart, encode_captions
+from showtell.training.checkpoint import read_checkpoint, read_random_state, restore, save_checkpoint
 from showtell.training.devices import LossEntry, LossLog, choose_device
 from showtell.training.fine_tuning import FineTuning
 from showtell.training.history import History
-from showtell.training.interrupts import catch_interrupts
+from showtell.training.interruption import interruptible
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder, make_bundle
 from showtell.training.optimization import create_optimizer, set_learning_rate
 from showtell.training.position import Position
+from showtell.training.processes import Processes, join_processes
 from showtell.training.run_folder import RunFolder
 from showtell.training.schedule import Schedule
 from showtell.training.self_critical import SelfCritic
-from showtell.training.sources import CachedImages, DecodedImages, ImageSource, prefetch
+from showtell.training.sources import CachedImages, DecodedImages, ImageSource, load_part, prefetch
 from showtell.training.start import start_from
 from showtell.training.stored_features import check_use, open_features
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
@@ -96,8 +97,8 @@ def train(
         TrainingError: the loss is not finite, the checkpoint or `start` does not fit, or the GPU has too little memory.
         TrainingInterrupted: Ctrl-C; the run was saved.
     """
-    run = _Run(recipe, dataset, output, features, include_encoder, watcher or SilentWatcher())
-    with closing(run.folder):
+    with join_processes(choose_device(recipe.training.device)) as processes:
+        run = _Run(recipe, dataset, output, features, include_encoder, watcher or SilentWatcher(), processes)
         try:
             return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed, start=start)
         except torch.OutOfMemoryError:
@@ -107,6 +108,8 @@ def train(
                 f"The GPU's memory is too small for batches of {size}. Lower {key}.batch_size, or set "
                 'training.device = "cpu". The last checkpoint is whole.'
             ) from None
+        finally:
+            run.folder.close()
 
 
 class _Run:
@@ -118,8 +121,9 @@ class _Run:
         features: Path | None,
         include_encoder: bool,
         watcher: Watcher,
+        processes: Processes,
     ) -> None:
-        self.recipe, self.dataset, self.watcher = recipe, dataset, watcher
+        self.recipe, self.dataset, self.watcher, self.processes = recipe, dataset, watcher, processes
         self.config = recipe.training
         self.include_encoder = include_encoder
         self.folder = RunFolder(output)
@@ -128,6 +132,7 @@ class _Run:
         self.training_set, self.dev_set = dataset.split("train"), dataset.split("dev")
         if self.config.dev_images:
             self.dev_set = replace(self.dev_set, images=self.dev_set.images[: self.config.dev_images])
+        self.own_dev_set = replace(self.dev_set, images=tuple(processes.share(self.dev_set.images)))
         self.vocabulary = Vocabulary.from_captions(
             (caption for image in self.training_set.images for caption in image.captions),
             min_count=recipe.text.min_count,
@@ -178,23 +183,29 @@ class _Run:
             fingerprints["start"] = start_from(self.model, start, self.recipe, self.vocabulary, self.encoder)
             if self.average is not None:
                 self.average.begin(self.model)
-        resumed = self.folder.open(
-            self.recipe, self.dataset, fingerprints, resume=resume, split_seed=split_seed
-        )
-        torch.manual_seed(self.config.seed)
+        self.processes.check_same(fingerprints, "other data or another encoder")
+        begin = partial(self.folder.open, resume=resume, split_seed=split_seed)
+        resumed = self.processes.first(lambda: begin(self.recipe, self.dataset, fingerprints))
+        torch.manual_seed(self.processes.seed(self.config.seed))
         if resumed:
             self._restore()
+        self.processes.align(self._modules())
         source, dev_source = self._open_images()
-        history = History(self.folder.path, epochs=self.position.epoch, tensorboard=tensorboard)
+        history = History(
+            self.folder.path,
+            epochs=self.position.epoch,
+            tensorboard=tensorboard,
+            writes=self.processes.is_first,
+        )
         parameters = sum(p.numel() for p in self.model.parameters())
         self.watcher.note(
             f"{len(self.captions):,} captions of {len(self.training_set.images):,} images, "
             f"{len(self.vocabulary):,} words, {parameters:,} parameters"
         )
         try:
-            with catch_interrupts() as interrupted:
+            with interruptible(second_is_final=self.processes.size == 1) as interrupted:
                 while self.position.epoch < self.schedule.epochs and not self._is_done():
-                    if interrupted.is_set():
+                    if self.processes.any(interrupted.is_set())[0]:
                         self._stop()
                     self._train_epoch(source, interrupted)
                     self._finish_epoch(dev_source, history)
@@ -215,12 +226,13 @@ class _Run:
         if self.recipe.encoder.trainable:
             changes = self.fine_tuning.open_augmentation(self.training_set)
             return DecodedImages(self.encoder, self.training_set, augmentation=changes), DecodedImages(
-                self._encoder_of(self.captioning), self.dev_set
+                self._encoder_of(self.captioning), self.own_dev_set
             )
         # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
         images = replace(self.dataset, images=self.training_set.images + self.dataset.split("dev").images)
-        caches = open_features(images, self.encoder, self.features, self.watcher)
-        return CachedImages(caches, self.training_set), CachedImages(caches, self.dev_set)
+        with self.processes.first_before_others():
+            caches = open_features(images, self.encoder, self.features, self.watcher)
+        return CachedImages(caches, self.training_set), CachedImages(caches, self.own_dev_set)
 
     def _is_done(self) -> bool:
         return bool(self.config.patience) and self.position.stale >= self.config.patience
@@ -245,41 +257,47 @@ class _Run:
         started = saved = time.monotonic()
         before = position.seconds
         pinned = self.device.type == "cuda"
+        parts = [self.processes.share_batch([self.captions[index] for index in batch]) for batch in ahead]
         tasks = [
-            partial(
-                _load, source, [self.captions[index] for index in batch], (position.epoch, number), pinned
-            )
-            for number, batch in enumerate(ahead, position.batch)
+            partial(load_part, source, part, (position.epoch, number), self.device, pinned=pinned)
+            for number, part in enumerate(parts, position.batch)
         ]
         with closing(prefetch(tasks)) as loaded:
-            for (images, inputs, batch), share in zip(loaded, shares[position.batch :]):
+            for (images, inputs, batch), share, part in zip(loaded, shares[position.batch :], parts):
                 position.captions += self._train_step(
-                    inputs.to(self.device, non_blocking=True), batch.to(self.device), images, share
+                    inputs.to(self.device, non_blocking=True), batch.to(self.device), images, share, part
                 )
                 position.batch += 1
                 position.step += share.ends
                 position.seconds = before + time.monotonic() - started
                 mean = {"loss": position.loss_sum / position.tokens} if position.tokens else {}
-                self.watcher.advance(len(batch.lengths), **mean)
+                self.watcher.advance(part.planned, **mean)
                 if not share.ends:
                     continue  # half a step cannot be saved
-                if interrupted.is_set():
+                due = time.monotonic() - saved > self.config.checkpoint_seconds
+                stopped, due = self.processes.any(interrupted.is_set(), due)
+                if stopped:
                     self._stop()
-                if time.monotonic() - saved > self.config.checkpoint_seconds:
+                if due:
                     self._save()
                     saved = time.monotonic()
         self._read_losses()
 
-    def _train_step(self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int], share: Share) -> int:
+    def _train_step(
+        self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int], share: Share, part: BatchPart
+    ) -> int:
         """Makes one optimiser step, or a part of it; returns how many captions it learnt from."""
         position = self.position
         rate = set_learning_rate(self.optimizer, self.schedule.learning_rate_factor(position.step))
-        found = self._compute_loss(inputs, batch, images, share)
-        if share.begins:
-            self.optimizer.zero_grad(set_to_none=True)
-        self.fine_tuning.backward(found.loss)
+        with self.processes.join_batch_norms(self.model, counts=part.counts):
+            found = self._compute_loss(inputs, batch, images, share)
+            found = self.processes.weigh(found, counts=part.counts)
+            if share.begins:
+                self.optimizer.zero_grad(set_to_none=True)
+            self.fine_tuning.backward(found.loss)
         norm = torch.zeros_like(found.shown)
         if share.ends:
+            self.processes.add_gradients(self.model)
             # A finite loss can have gradients that are not, and one step with these would spoil every weight.
             norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm or math.inf)
         self.losses.add(LossEntry(position.step, rate, found.shown, norm, found.counted))
@@ -356,14 +374,16 @@ class _Run:
         self.captioning.eval()
         backend = self._backend(self.captioning)
         settings = replace(self.recipe.decoding, method="beam", beam=self.config.dev_beam, count=1)
-        self.watcher.stage("dev captions", len(self.dev_set.images), "images")
-        hypotheses: dict[str, str] = {}
+        self.watcher.stage("dev captions", len(self.own_dev_set.images), "images")
+        own: dict[str, str] = {}
         captions = caption_feature_batches(backend, source.feature_batches(), settings)
-        for image, found in zip(self.dev_set.images, captions, strict=True):
-            hypotheses[image.id] = found[0].text
+        for image, found in zip(self.own_dev_set.images, captions, strict=True):
+            own[image.id] = found[0].text
             self.watcher.advance(1)
+        everyone = {key: text for part in self.processes.gather(own) for key, text in part.items()}
         references = {image.id: image.captions for image in self.dev_set.images}
-        return score(references, hypotheses).corpus
+        hypotheses = {key: everyone[key] for key in references}
+        return self.processes.first(lambda: score(references, hypotheses).corpus)
 
     def _backend(self, model: CaptionModel) -> TorchBackend:
         return TorchBackend(
@@ -388,23 +408,32 @@ class _Run:
             scores={"dev": record},
             include_encoder=self.include_encoder,
         )
-        self.folder.save_best(bundle, epoch)
+        if self.processes.is_first:
+            self.folder.save_best(bundle, epoch)
 
     def _modules(self) -> dict[str, nn.Module]:
         return {"model": self.model, **({} if self.average is None else {"average": self.average.module})}
 
     def _save(self) -> None:
         self._read_losses()  # a step that went wrong must not get into the checkpoint
-        save_checkpoint(self.folder.checkpoint, self._modules(), self.optimizer, self.position.to_dict())
+        states = self.processes.gather(read_random_state())
+        self.position.processes = self.processes.size
+        if self.processes.is_first:
+            values = self.position.to_dict()
+            save_checkpoint(
+                self.folder.checkpoint, self._modules(), self.optimizer, values, random_states=states
+            )
 
     def _restore(self) -> None:
         tensors, values = read_checkpoint(self.folder.checkpoint)
         self.position = Position.from_dict(values)
-        restore(tensors, self._modules(), self.optimizer)
+        restore(tensors, self._modules(), self.optimizer, rank=self.processes.rank)
         # For the log, should no batch of the epoch be left to set it.
         step = max(0, self.position.step - 1)
         set_learning_rate(self.optimizer, self.schedule.learning_rate_factor(step))
         self.watcher.note(f"resumed after epoch {self.position.epoch}, batch {self.position.batch}")
+        if self.position.processes != self.processes.size:
+            self.watcher.note(self.position.describe_processes(self.processes.size))
 
     def _stop(self) -> None:
         self._save()
@@ -412,11 +441,3 @@ class _Run:
             f"stopped and saved after epoch {self.position.epoch}, batch {self.position.batch}. "
             f"Go on with the same command and --resume."
         )
-
-
-def _load(
-    source: ImageSource, captions: list[EncodedCaption], when: tuple[int, int], pinned: bool
-) -> tuple[list[int], Tensor, CaptionBatch]:
-    images, batch = collate(captions)
-    inputs = source.load(images, when)
-    return (images, inputs.pin_memory(), batch.pin_memory()) if pinned else (images, inputs, batch)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, noticed between two steps."""
+"""Ctrl-C as something that is looked at between two steps."""
 
 from __future__ import annotations
 
@@ -10,15 +10,20 @@ from types import FrameType
 
 
 @contextmanager
-def catch_interrupts() -> Iterator[threading.Event]:
-    """Turns the first Ctrl-C (or SIGTERM) into an event that is looked at between two steps; a second one is final."""
+def interruptible(*, second_is_final: bool = True) -> Iterator[threading.Event]:
+    """Turns the first Ctrl-C (or SIGTERM) into an event that is looked at between two steps.
+
+    Args:
+        second_is_final: whether another one ends everything at once. Where torchrun passes on what the terminal has
+            sent already, the second one says nothing new; torchrun itself kills what does not end.
+    """
     interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield interrupted  # signal handlers belong to the main thread
         return
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        if interrupted.is_set():
+        if interrupted.is_set() and second_is_final:
             raise KeyboardInterrupt
         interrupted.set()
 
