@@ -73,8 +73,8 @@ def test_a_loss_read_late_does_not_get_into_a_checkpoint(
 ) -> None:
     load, calls = trainer.CachedImages.load, iter(range(99))
 
-    def spoil(self: trainer.CachedImages, indices: list[int]) -> torch.Tensor:
-        return load(self, indices) * (math.nan if next(calls) == 3 else 1)
+    def spoil(self: trainer.CachedImages, indices: list[int], when: tuple[int, int]) -> torch.Tensor:
+        return load(self, indices, when) * (math.nan if next(calls) == 3 else 1)
 
     monkeypatch.setattr(trainer.CachedImages, "load", spoil)
     monkeypatch.setattr(trainer, "LossLog", lambda *, check_every: LossLog(check_every=1000))
