@@ -227,10 +227,16 @@ def test_two_processes_learn_what_one_does(
     tensors, values = read_checkpoint(folder / f"two-{name}" / "checkpoint.safetensors")
     right, right_values = read_checkpoint(alone / "checkpoint.safetensors")
     weights = [key for key in right if key.startswith(("model.", "average."))]
-    differences = torch.cat([(tensors[key] - right[key]).double().flatten() for key in weights])
     # Adam makes steps of full length out of gradients that are nothing but rounding, as those of a bias before a batch
-    # norm; of all weights these are few. A step is 1e-3 and longer.
-    assert differences.square().mean().sqrt() < 2e-5
+    # norm or a softmax, and of what attention asks before the state says anything. A step is 1e-3 and longer.
+    for asking, bound in ((False, 2e-5), (True, 5e-4)):
+        differences = [
+            (tensors[key] - right[key]).double().flatten()
+            for key in weights
+            if (".attention." in key) is asking
+        ]
+        if differences:
+            assert torch.cat(differences).square().mean().sqrt() < bound
     assert (values["processes"], right_values["processes"]) == (2, 1)
     for key in ("tokens", "captions", "step", "reinforced", "averaged", "best_epoch"):
         assert values[key] == right_values[key], key
