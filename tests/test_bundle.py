@@ -379,6 +379,14 @@ def test_a_packed_copy_is_the_bundle(whole: Path, tmp_path: Path) -> None:
     assert main(["pack", str(whole), "--output", str(tmp_path / "packed")]) == 2
 
 
+def test_a_halved_bundle_packed_again_is_still_halved(
+    whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for source, target, options in ((whole, "half", ["--half"]), (tmp_path / "half", "again", [])):
+        assert main(["pack", str(source), "--output", str(tmp_path / target), *options]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["weights"] == "float16"
+
+
 def test_weights_that_float16_cannot_hold(whole: Path) -> None:
     bundle = load_bundle(whole)
     name = next(iter(bundle.decoder_weights))

@@ -104,13 +104,37 @@ def test_another_vocabulary_is_refused(tmp_path: Path) -> None:
 
 def test_another_decoder_or_encoder_is_refused(tmp_path: Path) -> None:
     wider = tiny_recipe(decoder={**ATTENDING, "hidden_size": 25})
-    with pytest.raises(TrainingError, match=r"give the recipe the same \[decoder\]"):
+    with pytest.raises(TrainingError, match=r"Different: decoder\.hidden_size \(24, here 25\)"):
         train(wider, shared_dataset(), tmp_path / "wider", features=features(), start=trained_run())
     larger = tiny_recipe(encoder={"image_size": 96})
     with pytest.raises(TrainingError, match=r"features of another encoder, 'test_resnet'"):
         train(larger, shared_dataset(), tmp_path / "larger", start=trained_run())
     with pytest.raises(BundleError, match="no such model"):
         train(tiny_recipe(), shared_dataset(), tmp_path / "run", start=tmp_path / "nothing")
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_needs_its_start_again(tmp_path: Path) -> None:
+    recipe, dataset = rewarded(), shared_dataset()
+    with pytest.raises(TrainingInterrupted):
+        train(recipe, dataset, tmp_path / "run", features=features(), start=trained_run(), watcher=Stopper(1))
+    assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
+    with pytest.raises((TrainingError, ConfigError), match="--start MODEL"):
+        train(recipe, dataset, tmp_path / "run", features=features(), resume=True)
+    taught = tiny_recipe(training={"epochs": 1})
+    with pytest.raises(TrainingInterrupted):
+        train(
+            taught, dataset, tmp_path / "other", features=features(), start=trained_run(), watcher=Stopper(1)
+        )
+    with pytest.raises(TrainingError, match=r"ended before its first checkpoint\. Give --start MODEL again"):
+        train(taught, dataset, tmp_path / "other", features=features(), resume=True)
+    train(taught, dataset, tmp_path / "other", features=features(), resume=True, start=trained_run())
+
+
+def test_another_dropout_and_a_written_default_are_no_other_decoder(tmp_path: Path) -> None:
+    same = tiny_recipe(decoder={**ATTENDING, "dropout": 0.0, "gate": False}, training={"epochs": 1})
+    assert (
+        train(same, shared_dataset(), tmp_path / "run", features=features(), start=trained_run()).epochs == 1
+    )
 
 
 def test_a_trained_encoder_goes_on_from_a_frozen_one_and_from_a_trained_one(tmp_path: Path) -> None:
@@ -136,6 +160,15 @@ def test_a_trained_encoder_goes_on_from_a_frozen_one_and_from_a_trained_one(tmp_
         2 * trained.encoder_weights["backbone.bn1.num_batches_tracked"]
     )
     assert second.epochs == 1
+    with pytest.raises(TrainingError, match=r"its encoder was trained, too.* Set encoder\.trainable = true"):
+        train(tiny_recipe(), dataset, tmp_path / "frozen", start=first.bundle)
+    for encoder, message in (
+        ({"name": "test_convnext"}, r"encoder\.name \('test_resnet', here 'test_convnext'\)"),
+        ({"image_size": 96}, "the preprocessing"),
+    ):
+        other = tiny_recipe(encoder={"trainable": True, **encoder}, training=settings)
+        with pytest.raises(TrainingError, match=message):
+            train(other, dataset, tmp_path / "other", start=first.bundle)
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

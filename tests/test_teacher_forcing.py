@@ -86,7 +86,7 @@ def test_replaced_words_are_sampled_from_what_the_decoder_says_there(kind: str) 
     model, features = make_model(kind)
     batch = make_batch(rows=400)
     torch.manual_seed(3)
-    mixed = replace_by_samples(model, features, batch, 0.5)
+    mixed = replace_by_samples(model.decoder, features, batch, 0.5)
     assert torch.equal(mixed.inputs[:, 0], batch.inputs[:, 0])
     assert mixed.targets is batch.targets
     inside = torch.arange(batch.inputs.shape[1])[None] < torch.tensor(batch.lengths)[:, None]
@@ -123,7 +123,7 @@ def test_all_words_replaced_are_a_sample_of_the_decoder() -> None:
 
         decoder.step = step  # type: ignore[method-assign]
         decoder.logits = lambda outputs: outputs  # type: ignore[method-assign]
-        mixed = replace_by_samples(model, features, make_batch(), 1.0)
+        mixed = replace_by_samples(model.decoder, features, make_batch(), 1.0)
     assert mixed.inputs[0].tolist() == [SPECIAL.start, 4, 5, 6, 7, 8]
     assert mixed.inputs[3].tolist()[:3] == [SPECIAL.start, 4, SPECIAL.pad]
 
@@ -262,3 +262,25 @@ def test_a_run_with_an_average_is_not_resumed_without_it(tmp_path: Path) -> None
                 features=features,
                 resume=True,
             )
+
+
+def test_a_trained_encoder_sees_each_picture_once_per_step() -> None:
+    class Counting(torch.nn.Module):
+        calls = 0
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            Counting.calls += 1
+            return pixels
+
+    model, features = make_model()
+    model.encoder = Counting()  # type: ignore[assignment]
+    teacher = TeacherForcing(TrainingConfig(scheduled_sampling=0.9), model.decoder, steps=10)
+    teacher.compute_loss(model, features, make_batch(), step=9, bf16=False)
+    assert Counting.calls == 1
+
+
+def test_bf16_with_sampled_words_gives_every_weight_a_gradient() -> None:
+    model, features = make_model()
+    teacher = TeacherForcing(TrainingConfig(scheduled_sampling=0.9), model.decoder, steps=10)
+    teacher.compute_loss(model, features, make_batch(), step=9, bf16=True).loss.backward()  # type: ignore[no-untyped-call]
+    assert [name for name, weight in model.named_parameters() if weight.grad is None] == []

@@ -144,7 +144,8 @@ class TrainingConfig:
     label_smoothing: float = 0.0
     """the probability spread over all words (Szegedy et al. 2016, section 7)"""
     doubly_stochastic: float = 0.0
-    """weight of the term that wants attention to visit every cell (Xu et al. 2015, equation 14); 1 is the paper's"""
+    """weight of the term that wants attention to visit every cell, a mean over captions and cells (Xu et al. 2015,
+    equation 14, has sums over cells and words: its 1 is about cells / words per caption here, 4 for 49 cells)"""
     word_dropout: float = 0.0
     """share of the input words that become unknown in training (Bowman et al. 2016, section 3.3)"""
     scheduled_sampling: float = 0.0

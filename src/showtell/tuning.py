@@ -63,6 +63,7 @@ class TuningResult:
     before: Tried  # with the settings that the captioner had
     tried: tuple[Tried, ...]  # every different way once, the best first
     record: Mapping[str, Any] = field(default_factory=dict)  # what was tuned on what
+    count: int = 1  # captions per image that the captioner gives; one of them is scored
 
     @property
     def best(self) -> Tried:
@@ -70,11 +71,18 @@ class TuningResult:
         found = self.tried[0] if self.tried else self.before
         return found if found.scores[self.metric] > self.before.scores[self.metric] else self.before
 
+    @property
+    def chosen(self) -> DecodingSettings:
+        """The settings that a bundle is to have: the best ones, with as many captions as before."""
+        settings = self.best.settings
+        most = settings.beam if settings.method == "beam" else self.count
+        return replace(settings, count=min(self.count, most))
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the whole table as JSON-serialisable values."""
         return {
             **self.describe_choice(),
-            "settings": self.best.settings.to_dict(),
+            "settings": self.chosen.to_dict(),
             "tried": [asdict(one) for one in self.tried],
         }
 
@@ -207,6 +215,7 @@ def tune(
         Tried(DecodingSettings.from_dict(kept["settings"]), kept["scores"], kept["seconds"]),
         tuple(ranked),
         record,
+        captioner.settings.count,
     )
 
 

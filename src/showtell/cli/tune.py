@@ -123,10 +123,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.write and bundle is not None:
         from showtell.bundle import store_decoding
 
-        digest = store_decoding(bundle, result.best.settings, result.describe_choice())
+        digest = store_decoding(bundle, result.chosen, result.describe_choice())
         log(f"the best settings are the defaults of {bundle} now (digest {digest[:12]}...)")
     log(f"the best as options: {as_options(result.best)}")
-    print_json({"settings": result.best.settings.to_dict(), "scores": dict(result.best.scores)})
+    print_json({"settings": result.chosen.to_dict(), "scores": dict(result.best.scores)})
     return 0
 
 
@@ -145,11 +145,11 @@ def copy_bundle(source: Path, target: Path, result: TuningResult) -> None:
     from showtell.bundle import load_bundle, save_bundle, store_decoding
 
     if (target / "bundle.json").is_file():  # of this study when it had fewer trials: the weights are the same
-        store_decoding(target, result.best.settings, result.describe_choice())
+        store_decoding(target, result.chosen, result.describe_choice())
         return
     shutil.rmtree(target, ignore_errors=True)
     bundle = load_bundle(source)
-    recipe = replace(bundle.recipe, decoding=result.best.settings)
+    recipe = replace(bundle.recipe, decoding=result.chosen)
     save_bundle(replace(bundle, recipe=recipe, tuning=result.describe_choice()), target)
 
 

@@ -32,12 +32,13 @@ from showtell.images.preprocess import WHOLE, Part, Preprocessing
 _STRETCH = 4 / 3  # the most that a part's sides change against each other
 _SIDES = (
     "left right leftmost rightmost lefthand righthand lefty righty leftward leftwards rightward rightwards "
-    "clockwise counterclockwise anticlockwise"
+    "clockwise counterclockwise anticlockwise east west eastern western"
 )
 _WRITING = (
     "word words text texts letter letters lettering number numbers numbered numeral numerals digit digits writing "
     "written reads say says saying said sign signs logo logos label labels labeled labelled initials spell spells "
-    "spelled spelling clock license licence graffiti"
+    "spelled spelling clock license licence graffiti write writes billboard billboards scoreboard newspaper newspapers "
+    "banner banners poster posters book books"
 )
 _KEEPS_SIDES = frozenset(f"{_SIDES} {_WRITING}".split())
 _SIGNS_OF_WRITING = re.compile(r"\d|[\"“”„«»]|''|``")

@@ -47,9 +47,13 @@ class CaptionModel(nn.Module):
             inputs: features, or normalised pixels (images, 3, height, width) where the encoder is trained.
             batch: the captions.
         """
-        features = inputs if self.encoder is None else self.encoder(inputs)
-        taught: Taught = self.decoder(features, batch)
+        taught: Taught = self.decoder(self.encode(inputs), batch)
         return taught
+
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Returns the features of inputs: themselves where they are features already."""
+        features: Tensor = inputs if self.encoder is None else self.encoder(inputs)
+        return features
 
 
 class TorchBackend:

@@ -97,7 +97,13 @@ class RunFolder:
         if self._record.is_file():
             if resume:
                 # What is not said again, as what the run started from, stays as it was.
-                record["fingerprints"] = {**self._compare(record), **fingerprints}
+                before = self._compare(record)
+                record["fingerprints"] = {**before, **fingerprints}
+                if "start" in before and "start" not in fingerprints and not self.checkpoint.exists():
+                    raise TrainingError(
+                        f"{self.path}: this run was to begin with the weights of another captioner and "
+                        "ended before its first checkpoint. Give --start MODEL again, the same as then."
+                    )
             elif not self._has_only_begun(record):
                 raise UsageError(
                     f"{self.path}: holds a run already. Add --resume to go on with it, or choose another --output."

@@ -75,7 +75,7 @@ class SelfCritic:
             seed: of the samples.
         """
         model.eval()
-        features = inputs if model.encoder is None else model.encoder(inputs)
+        features = model.encode(inputs)
         plain: Features = features.detach().float().cpu().numpy()
         sampled = decode(backend.bind(plain), replace(self._sampling, seed=seed), SPECIAL, image_seeds=images)
         rewards = self._reward(images, sampled)  # (images, samples)

@@ -69,13 +69,18 @@ class TeacherForcing:
         config = self._config
         targets = batch.pack(batch.targets)  # (tokens)
         share = share or Share(len(targets), len(batch.lengths))
+        # Blocks of their own: within one, what is computed without gradients would lend its weights in bf16, which
+        # have none either, to what follows.
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
-            sampled = config.scheduled_sampling * min(1.0, step / self._steps)
-            if sampled:
-                batch = replace_by_samples(model, inputs, batch, sampled)
-            if config.word_dropout:
-                batch = drop_words(batch, config.word_dropout)
-            taught = model(inputs, batch)
+            features = model.encode(inputs)
+        sampled = config.scheduled_sampling * min(1.0, step / self._steps)
+        if sampled:
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+                batch = replace_by_samples(model.decoder, features, batch, sampled)
+        if config.word_dropout:
+            batch = drop_words(batch, config.word_dropout)
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+            taught = model.decoder(features, batch)
         loss = cross_entropy(taught.logits.float(), targets, label_smoothing=config.label_smoothing)
         shown = loss.detach()
         loss = loss * (len(targets) / share.tokens)
@@ -96,17 +101,13 @@ def drop_words(batch: CaptionBatch, share: float) -> CaptionBatch:
 
 
 @torch.no_grad()
-def replace_by_samples(
-    model: CaptionModel, inputs: Tensor, batch: CaptionBatch, share: float
-) -> CaptionBatch:
+def replace_by_samples(decoder: Decoder, features: Tensor, batch: CaptionBatch, share: float) -> CaptionBatch:
     """Returns the batch with a share of its input words replaced by what the decoder itself would have said there.
 
     Scheduled sampling (Bengio et al. 2015), exactly: word after word, each sampled after those that are already
     replaced. As in the paper there is no gradient through the choice, so the choosing is a pass of its own, and the
     pass with gradients stays the fast one.
     """
-    decoder = model.decoder
-    features = inputs if model.encoder is None else model.encoder(inputs)
     memory: Memory = select(decoder.project(features), batch.owners)
     state = decoder.start(memory)
     mixed = batch.inputs.clone()
@@ -127,7 +128,8 @@ def replace_by_samples(
 def compute_neglect(attention: Tensor | None, batch: CaptionBatch) -> Tensor:
     """Returns how far the looks at each cell are from one in all: () mean of (1 - sum over the words) squared.
 
-    The doubly stochastic regularisation of Xu et al. 2015, section 4.2.1 (equation 14): attention sums to one over the
+    The doubly stochastic regularisation of Xu et al. 2015, section 4.2.1 (equation 14), as a mean instead of a sum, as
+    the loss of the words is one: attention sums to one over the
     cells at each word, and should do so for each cell over the words, so that no part of the picture is left out.
 
     Args:

@@ -174,7 +174,7 @@ class _Run:
             "vocabulary": self.vocabulary.fingerprint(),
             "encoder": self.encoder.fingerprint,  # where it is trained: of the weights that it starts from
         }
-        if not self.config.epochs and start is None and not resume:
+        if not self.config.epochs and start is None and not self.folder.checkpoint.is_file():
             raise ConfigError(
                 "training.epochs = 0 leaves only self-critical epochs, which improve a captioner that can write "
                 "already. Give it with --start MODEL, or set training.epochs."
