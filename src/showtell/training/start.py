@@ -45,7 +45,7 @@ def start_from(
     elif bundle.encoder_weights is not None and bundle.recipe.encoder.trainable:
         raise TrainingError(
             f"{folder}: its encoder was trained, too, and the recipe's is frozen with the weights that it came with. "
-            "Set encoder.trainable = true; with self_critical.trains_encoder = false it stays as it is in rewarded epochs."
+            "Set encoder.trainable = true; with self_critical.trains_encoder = false it stays as it is."
         )
     elif bundle.encoder.fingerprint != encoder.fingerprint:
         raise TrainingError(
