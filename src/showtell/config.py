@@ -260,8 +260,9 @@ class SelfCriticalConfig:
     et al. 2017)"""
     bleu: float = 0.0
     """weight of BLEU-4 in the reward, beside CIDEr-D's weight of 1"""
-    learning_rate: float = 4e-5
-    """the peak learning rate of the decoder, whose moments of Adam begin anew; it falls to zero along a cosine"""
+    learning_rate: float = 1e-4
+    """the peak learning rate of the decoder; it falls to zero along a cosine; where a run starts from a captioner, a
+    tenth, since Adam's moments are not known then"""
     warmup: float = 0.05
     """the share of the self-critical steps in which the learning rate rises, 0 to 1"""
     trains_encoder: bool = True

@@ -242,12 +242,10 @@ class _Run:
         plan = self.schedule.plan(position.epoch)
         ahead = plan[position.batch :]
         shares = plan_shares(plan, self.captions, self.schedule.batches_per_step(position.epoch))
-        if position.epoch == self.config.epochs and position.batch == 0:
-            # Self-critical training goes on from what has been evaluated, as if it were a run of its own: the moments
-            # of another loss's gradients would set its step sizes for epochs.
-            self.optimizer.state.clear()
-            if self.average is not None:
-                self.average.restart(self.model)
+        if self.average is not None and position.epoch == self.config.epochs and position.batch == 0:
+            # Self-critical training goes on from what has been evaluated; Adam's moments go on, too, which is better
+            # than new ones (docs/experiments.md).
+            self.average.restart(self.model)
         self.fine_tuning.start_epoch(position.epoch, self.watcher)
         self.watcher.stage(
             f"epoch {position.epoch + 1}/{self.schedule.epochs}",
