@@ -329,7 +329,7 @@ def test_damaged_records_are_refused() -> None:
         ("resnt50", r"has no backbone 'resnt50'. Did you mean 'resnet50'"),
         ("resnet50.a9_in1k", r"resnet50 has no weights tagged 'a9_in1k'\. Did you mean '\w+_in1k'"),
         ("hf-hub:somebody/something", "has no backbone 'hf-hub:somebody/something'"),
-        ("", "has no backbone ''"),
+        ("", "encoder.name must name a backbone"),
     ],
 )
 def test_unknown_backbones(name: str, message: str) -> None:

@@ -229,7 +229,7 @@ def test_two_processes_learn_what_one_does(
     weights = [key for key in right if key.startswith(("model.", "average."))]
     # Adam makes steps of full length out of gradients that are nothing but rounding, as those of a bias before a batch
     # norm or a softmax, and of what attention asks before the state says anything. A step is 1e-3 and longer.
-    for asking, bound in ((False, 2e-5), (True, 5e-4)):
+    for asking, bound in ((False, 2e-5), (True, 2e-3)):
         differences = [
             (tensors[key] - right[key]).double().flatten()
             for key in weights
@@ -296,7 +296,9 @@ def killed(folder: Path, start: Start, shared_runs: Ended) -> Ended:
 def test_a_killed_process_ends_the_run_cleanly(folder: Path, killed: Ended) -> None:
     assert killed.code != 0
     assert killed.seconds < 20
-    assert killed.errors.count("showtell: error: Another process of this run has ended") == 1
+    # The other process says so, unless torchrun ends it first; torchrun says in any case who died of what.
+    assert killed.errors.count("showtell: error: Another process of this run has ended") <= 1
+    assert "Signal 9 (SIGKILL)" in killed.errors
     assert "showtell/training" not in killed.errors  # no traceback of ours
     run = folder / "killed"
     assert read_checkpoint(run / "checkpoint.safetensors")[1]["step"] == KILLED_AT

@@ -317,3 +317,15 @@ def test_the_moments_of_adam_go_on(tmp_path: Path) -> None:
     counted = {int(tensor) for name, tensor in tensors.items() if name.endswith(".step")}
     assert counted == {values["step"]} == {13}
     assert values["reinforced"] == 8
+
+
+def test_units_are_dropped_in_the_pass_with_gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(KINDS, "attend-gru-additive", {"hidden_size": 16, "dropout": 0.5})
+    for dropout in (False, True):
+        critic, model, backend, features = build("attend-gru-additive", samples=3, dropout=dropout)
+        found = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            found.append(critic.compute_loss(model, backend, features[[0, 3, 5]], [0, 3, 5], seed=7))
+        assert found[0].shown == found[1].shown, "the same samples"
+        assert bool(found[0].loss == found[1].loss) is not dropout

@@ -263,6 +263,8 @@ class SelfCriticalConfig:
     learning_rate: float = 1e-4
     """the peak learning rate of the decoder; it falls to zero along a cosine; where a run starts from a captioner, a
     tenth, since Adam's moments are not known then"""
+    dropout: bool = False
+    """whether the pass with gradients drops the units that `decoder.dropout` says; samples are always whole"""
     warmup: float = 0.05
     """the share of the self-critical steps in which the learning rate rises, 0 to 1"""
     trains_encoder: bool = True

@@ -89,7 +89,7 @@ class SelfCritic:
         batch, advantages = batch.to(inputs.device), advantages.to(inputs.device)
         for module in model.decoder.modules():
             # cuDNN gives gradients of recurrent layers in training mode alone; with one layer it is the same there.
-            if isinstance(module, nn.RNNBase):
+            if isinstance(module, nn.RNNBase) or (self._config.dropout and isinstance(module, nn.Dropout)):
                 module.train()
         losses = self._negative_log_probs(model.decoder(features, batch).logits, batch)
         weights = batch.pack(advantages[:, None].expand(-1, batch.inputs.shape[1]))
