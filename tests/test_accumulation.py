@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from showtell.errors import TrainingInterrupted
-from showtell.training import SilentWatcher, train
+from showtell.training import train
 from showtell.training.accumulation import Share, count_steps, plan_shares
 from showtell.training.batches import EncodedCaption
 from showtell.training.checkpoint import read_checkpoint
-from tiny_runs import ATTENDING, shared_dataset, tiny_recipe
+from tiny_runs import ATTENDING, Stopper, assert_equal_checkpoints, shared_dataset, tiny_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -63,17 +63,6 @@ def test_two_batches_are_one_of_twice_the_size(
             torch.testing.assert_close(tensor, moments[0][name], rtol=1e-3, atol=1e-4 * scale + 1e-9)
 
 
-class Stopper(SilentWatcher):
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def advance(self, amount: int, **values: float) -> None:
-        if "loss" in values:
-            self.left -= 1
-            if not self.left:
-                raise TrainingInterrupted("stopped by the test")
-
-
 @pytest.mark.parametrize("after", [2, 4, 7])  # between the halves of a step, and after whole ones
 def test_a_run_that_stops_within_a_step_goes_on_from_the_one_before(
     after: int, tmp_path: Path, features: Path
@@ -97,9 +86,4 @@ def test_a_run_that_stops_within_a_step_goes_on_from_the_one_before(
         values = read_checkpoint(tmp_path / "cut/checkpoint.safetensors")[1]
         assert (values["epoch"], values["batch"], values["step"]) == {4: (0, 2, 1), 7: (1, 0, 3)}[after]
     train(recipe, shared_dataset(), tmp_path / "cut", features=features, resume=True)
-    first, second = (
-        read_checkpoint(tmp_path / run / "checkpoint.safetensors")[0] for run in ("whole", "cut")
-    )
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+    assert_equal_checkpoints(tmp_path / "whole", tmp_path / "cut")

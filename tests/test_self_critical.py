@@ -20,12 +20,12 @@ from showtell.errors import ConfigError, TrainingError, TrainingInterrupted
 from showtell.metrics import ReferenceIndex
 from showtell.recipes import Recipe, load_recipe
 from showtell.text import SPECIAL, Vocabulary
-from showtell.training import SilentWatcher, train
+from showtell.training import train
 from showtell.training.batches import collate, encode_captions
 from showtell.training.checkpoint import read_checkpoint
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder
 from showtell.training.self_critical import SelfCritic
-from tiny_runs import POOLING, scratch_folder, shared_dataset, tiny_recipe
+from tiny_runs import POOLING, Stopper, assert_equal_checkpoints, pooled_features, shared_dataset, tiny_recipe
 
 MAX_STEPS = 12
 CELLS, CHANNELS = 4, 8
@@ -73,7 +73,7 @@ def teach(model: CaptionModel, vocabulary: Vocabulary, features: torch.Tensor) -
     images, batch = collate(encode_captions(dataset, vocabulary, MAX_STEPS))
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
     for _ in range(80):
-        loss = cross_entropy(model(features[images], batch).logits, batch.pack(batch.targets))
+        loss = cross_entropy(model.decoder(features[images], batch).logits, batch.pack(batch.targets))
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -91,7 +91,7 @@ def test_the_pass_with_gradients_gives_the_probabilities_that_were_sampled_from(
     expected = np.array([[hypothesis.log_prob for hypothesis in group] for group in sampled])
     batch, values = _collate(sampled, expected)
     with torch.no_grad():
-        losses = critic._negative_log_probs(model(features[images], batch).logits, batch)
+        losses = critic._negative_log_probs(model.decoder(features[images], batch).logits, batch)
     rows = batch.pack(torch.arange(len(batch.lengths))[:, None].expand(-1, batch.inputs.shape[1]))
     sums = torch.zeros(len(batch.lengths)).index_add(0, rows, losses)
     torch.testing.assert_close(-sums, values, atol=1e-4, rtol=1e-4)
@@ -179,21 +179,6 @@ def test_rewards_rise() -> None:
     assert np.mean(rewards[-10:]) > 1.5 * np.mean(rewards[:10])
 
 
-class Stopper(SilentWatcher):
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def advance(self, amount: int, **values: float) -> None:
-        if "loss" in values:
-            self.left -= 1
-            if not self.left:
-                raise TrainingInterrupted("stopped by the test")
-
-
-def pooled_features() -> Path:
-    return scratch_folder() / "pooled-features"
-
-
 def stop(recipe: Recipe, run: Path, *, after: int) -> None:
     """A run that is stopped in some step; those before were saved."""
     eager = replace(recipe, training=replace(recipe.training, checkpoint_seconds=0.0))
@@ -222,12 +207,7 @@ def test_a_run_goes_on_in_its_self_critical_epochs_bit_for_bit(tmp_path: Path) -
     assert [entry["learning_rate"] for entry in log] == pytest.approx(expected)
     stop(recipe, tmp_path / "cut", after=5 + 4 + 2)
     assert resume(recipe, tmp_path / "cut") == 3
-    first, second = (
-        read_checkpoint(tmp_path / run / "checkpoint.safetensors")[0] for run in ("whole", "cut")
-    )
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+    assert_equal_checkpoints(tmp_path / "whole", tmp_path / "cut")
 
 
 def test_each_image_is_rewarded_by_its_own_references(

@@ -8,15 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from showtell.bundle import find_bundle, load_bundle
 from showtell.cli.main import main
 from showtell.errors import BundleError, ConfigError, TrainingError, TrainingInterrupted
 from showtell.recipes import Recipe
-from showtell.training import SilentWatcher, train
+from showtell.training import train
 from showtell.training.checkpoint import read_checkpoint
-from tiny_runs import ATTENDING, draw_dataset, scratch_folder, shared_dataset, tiny_recipe, trained_run
+from tiny_runs import (
+    ATTENDING,
+    Stopper,
+    assert_equal_checkpoints,
+    draw_dataset,
+    scratch_folder,
+    shared_dataset,
+    tiny_recipe,
+    trained_run,
+)
 
 
 def features() -> Path:
@@ -29,16 +37,6 @@ def rewarded(**training: object) -> Recipe:
         training={"epochs": 0, "learning_rate": 0.01, **training},
         self_critical={"epochs": 1, "batch_size": 4, "samples": 2},
     )
-
-
-class Stopper(SilentWatcher):
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def advance(self, amount: int, **values: float) -> None:
-        self.left -= "loss" in values
-        if not self.left:
-            raise TrainingInterrupted("stopped by the test")
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
@@ -66,11 +64,7 @@ def test_self_critical_epochs_alone_start_from_a_run_and_resume_without_it(tmp_p
             watcher=Stopper(3),
         )
     train(recipe, dataset, tmp_path / "cut", features=features(), resume=True)
-    first, second = (
-        read_checkpoint(tmp_path / run / "checkpoint.safetensors")[0] for run in ("whole", "cut")
-    )
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+    assert_equal_checkpoints(tmp_path / "whole", tmp_path / "cut")
     record = json.loads((tmp_path / "cut" / "recipe.json").read_text())
     assert record["fingerprints"]["start"] == load_bundle(trained_run()).digest
     # To say it again is no harm; to say another is one.

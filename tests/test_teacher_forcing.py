@@ -17,9 +17,8 @@ from showtell.config import TrainingConfig
 from showtell.decoders import CaptionBatch, create_decoder
 from showtell.errors import ConfigError, TrainingError, TrainingInterrupted
 from showtell.text import SPECIAL
-from showtell.training import SilentWatcher, train
+from showtell.training import train
 from showtell.training.averaging import AveragedModel
-from showtell.training.checkpoint import read_checkpoint
 from showtell.training.model import CaptionModel
 from showtell.training.teacher_forcing import (
     TeacherForcing,
@@ -27,7 +26,7 @@ from showtell.training.teacher_forcing import (
     drop_words,
     replace_by_samples,
 )
-from tiny_runs import POOLING, scratch_folder, shared_dataset, tiny_recipe
+from tiny_runs import POOLING, Stopper, assert_equal_checkpoints, pooled_features, shared_dataset, tiny_recipe
 
 VOCAB, CHANNELS, CELLS = 11, 6, 4
 LENGTHS = [6, 4, 4, 2, 1]
@@ -66,7 +65,7 @@ def compute(config: TrainingConfig, *, step: int = 5) -> tuple[float, float]:
 def test_the_loss_is_the_mean_over_the_real_tokens() -> None:
     model, features = make_model()
     batch = make_batch()
-    expected = cross_entropy(model(features, batch).logits, batch.pack(batch.targets)).item()
+    expected = cross_entropy(model.decoder(features, batch).logits, batch.pack(batch.targets)).item()
     assert compute(TrainingConfig()) == pytest.approx((expected, expected))
 
 
@@ -146,7 +145,7 @@ def test_cells_that_are_seen_once_in_all_cost_nothing() -> None:
 def test_the_neglect_is_added_to_the_loss_and_not_shown() -> None:
     model, features = make_model()
     batch = make_batch()
-    neglect = compute_neglect(model(features, batch).attention, batch).item()
+    neglect = compute_neglect(model.decoder(features, batch).attention, batch).item()
     plain, _ = compute(TrainingConfig())
     loss, shown = compute(TrainingConfig(doubly_stochastic=2.0))
     assert loss == pytest.approx(plain + 2 * neglect)
@@ -190,20 +189,6 @@ def test_the_average_is_that_of_the_formula() -> None:
     assert torch.equal(kept.output.weight, weight)
 
 
-class Stopper(SilentWatcher):
-    def __init__(self, after: int) -> None:
-        self.left = after
-
-    def advance(self, amount: int, **values: float) -> None:
-        self.left -= "loss" in values
-        if not self.left:
-            raise TrainingInterrupted("stopped by the test")
-
-
-def pooled_features() -> Path:
-    return scratch_folder() / "pooled-features"
-
-
 EVERYTHING = {
     "ema": 0.8,
     "word_dropout": 0.2,
@@ -220,12 +205,7 @@ def test_with_everything_a_run_goes_on_bit_for_bit_and_keeps_its_average(tmp_pat
     with pytest.raises(TrainingInterrupted):
         train(recipe, dataset, tmp_path / "cut", features=features, watcher=Stopper(7))
     train(recipe, dataset, tmp_path / "cut", features=features, resume=True)
-    first, second = (
-        read_checkpoint(tmp_path / run / "checkpoint.safetensors")[0] for run in ("whole", "cut")
-    )
-    assert first.keys() == second.keys()
-    for name, tensor in first.items():
-        assert torch.equal(tensor, second[name]), name
+    first = assert_equal_checkpoints(tmp_path / "whole", tmp_path / "cut")
     # What captions is the average, not the last weights.
     last = [name for name in first if name.startswith("average.decoder.")]
     assert last

@@ -12,6 +12,7 @@ from showtell.data.drawn import write_drawn_dataset
 from showtell.data.records import Dataset
 from showtell.data.source import read_dataset
 from showtell.decoders.registry import DECODERS
+from showtell.errors import TrainingInterrupted
 from showtell.recipes import Recipe
 
 ATTENDING = {
@@ -98,6 +99,43 @@ def trained_run(*, include_encoder: bool = False) -> Path:
         include_encoder=include_encoder,
     )
     return run
+
+
+def pooled_features() -> Path:
+    """The cache of the shared data set's pooled features."""
+    return scratch_folder() / "pooled-features"
+
+
+class Stopper:
+    """A watcher that stops the training in so many batches, as if it had been interrupted."""
+
+    def __init__(self, after: int) -> None:
+        self.left = after
+
+    def stage(self, description: str, total: int, unit: str) -> None:
+        pass
+
+    def advance(self, amount: int, **values: float) -> None:
+        if "loss" in values:
+            self.left -= 1
+            if not self.left:
+                raise TrainingInterrupted("stopped by the test")
+
+    def note(self, message: str) -> None:
+        pass
+
+
+def assert_equal_checkpoints(first: Path, second: Path) -> dict[str, Any]:
+    """Compares what two runs would go on from, bit for bit; returns the tensors of one of them."""
+    import torch
+
+    from showtell.training.checkpoint import read_checkpoint
+
+    tensors, others = (read_checkpoint(run / "checkpoint.safetensors")[0] for run in (first, second))
+    assert tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(tensor, others[name]), name
+    return tensors
 
 
 _kept: list[tempfile.TemporaryDirectory[str]] = []

@@ -46,6 +46,11 @@ class Backend(Protocol):
         ...
 
 
+def count_images(features: Any) -> int:
+    """Returns how many images a batch of what `Backend.encode` gave has."""
+    return len(features[0] if isinstance(features, tuple) else features)
+
+
 def stack_pictures(pictures: Sequence[Any]) -> Any:
     """Returns the pictures that `Backend.read` gave, at least one, as one batch."""
     if isinstance(pictures[0], tuple):
@@ -104,7 +109,7 @@ def caption_feature_batches(
     """Captions batch after batch; yields one list of captions per image, in order."""
     index = 0
     for features in batches:
-        images = len(features[0] if isinstance(features, tuple) else features)
+        images = count_images(features)
         yield from caption_features(backend, features, settings, positions=range(index, index + images))
         index += images
 

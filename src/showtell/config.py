@@ -24,9 +24,7 @@ from showtell.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 SEPARATOR = " + "  # between several backbones, and between the weights of each
-
-
-_KINDS_OF_WEIGHTS = ("imagenet", "random")
+KINDS_OF_WEIGHTS = ("imagenet", "random")  # what encoder.weights may be that is no file
 
 
 @dataclass(frozen=True)
@@ -84,11 +82,11 @@ class EncoderConfig:
             raise ConfigError(
                 f"encoder.name has the backbone {twice!r} twice, which adds nothing. Received: {self.name!r}"
             )
-        for_all = len(weights) == 1 and (len(names) == 1 or weights[0] in _KINDS_OF_WEIGHTS)
+        for_all = len(weights) == 1 and (len(names) == 1 or weights[0] in KINDS_OF_WEIGHTS)
         if len(weights) != len(names) and not for_all:
             raise ConfigError(
                 f"encoder.weights must give one file for each backbone, joined by {SEPARATOR!r}, or "
-                f"{' or '.join(_KINDS_OF_WEIGHTS)} for all. Received: {len(weights)} ({self.weights!r}) for "
+                f"{' or '.join(KINDS_OF_WEIGHTS)} for all. Received: {len(weights)} ({self.weights!r}) for "
                 f"{len(names)} ({self.name!r})"
             )
         if self.trainable and len(names) > 1:
@@ -288,7 +286,7 @@ class SelfCriticalConfig:
 def _split_weights(text: str) -> tuple[str, ...]:
     """Returns what `encoder.weights` gives, one by one. A folder's name may have a plus: every part must be a file."""
     parts = tuple(part.strip() for part in text.split(SEPARATOR))
-    several = all(part in _KINDS_OF_WEIGHTS or PurePath(part).suffix for part in parts)
+    several = all(part in KINDS_OF_WEIGHTS or PurePath(part).suffix for part in parts)
     return parts if several else (text,)
 
 

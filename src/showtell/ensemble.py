@@ -7,7 +7,6 @@ differ. Pictures are read once for each size, and encoders that several members 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -65,11 +64,11 @@ class EnsembleBackend:
         encoders: dict[tuple[str, int], tuple[int, Member]] = {}
         self._features: list[int] = []
         for member in members:
-            size = sizes.setdefault(_without_colours(member.preprocessing), len(sizes))
+            size = sizes.setdefault(member.preprocessing.without_colours(), len(sizes))
             index, _ = encoders.setdefault((member.identify_encoder(), size), (len(encoders), member))
             self._features.append(index)
         self._readers = [
-            next(one.preprocessing for one in members if _without_colours(one.preprocessing) == size)
+            next(one.preprocessing for one in members if one.preprocessing.without_colours() == size)
             for size in sizes
         ]
         self._encoders = [(size, member) for (_, size), (_, member) in encoders.items()]
@@ -134,11 +133,6 @@ def match_vocabularies(
             "Train them on the same captions with the same text.min_count and text.max_words."
         )
     return np.array([*range(FIRST_WORD), *(places[word] for word in ours.words)], dtype=np.int64)
-
-
-def _without_colours(preprocessing: Preprocessing) -> Preprocessing:
-    # Reading gives plain pixels; mean and deviation come into play in the encoder.
-    return replace(preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
 def _seen(preprocessing: Preprocessing) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from showtell.captioner import Captioner
-from showtell.captioning import caption_feature_batches
+from showtell.captioning import caption_feature_batches, count_images
 from showtell.data.records import Dataset
 from showtell.decoding import DecodingSettings
 from showtell.errors import UsageError, did_you_mean, require_packages
@@ -131,7 +131,7 @@ def encode_split(
     done = 0
     for batch in captioner.encode(image.path for image in chosen.images):
         batches.append(batch)
-        done += len(batch[0] if isinstance(batch, tuple) else batch)
+        done += count_images(batch)
         if progress is not None:
             progress(done, len(chosen.images))
     return EncodedSplit(chosen, batches, index)

@@ -39,9 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
         bundle = halve(bundle)
     save_bundle(bundle, arguments.output)
     size = sum(file.stat().st_size for file in arguments.output.iterdir())
-    weights = str(
-        max((array.dtype for array in bundle.decoder_weights.values()), key=lambda kind: kind.kind == "f")
-    )
+    weights = next(str(array.dtype) for array in bundle.decoder_weights.values() if array.dtype.kind == "f")
     log(f"{arguments.output}: {bundle.recipe.name}, {size / 1e6:.1f} MB")
     print_json({"output": str(arguments.output), "bytes": size, "weights": weights})
     return 0

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from showtell.config import EncoderConfig
+from showtell.config import KINDS_OF_WEIGHTS, EncoderConfig
 from showtell.encoders import metadata, weights, zoo
 from showtell.encoders.folding import fold_batch_norms
 from showtell.encoders.layouts import check_stride, find_layout, to_cells
@@ -258,20 +258,7 @@ def build_single(
     source: WeightsSource | None = None,
     search: Sequence[Path] = (),
 ) -> Encoder:
-    """Builds an encoder of one backbone; see `showtell.encoders.build_encoder`.
-
-    Args:
-        config: backbone, output, weights, input size, frozen or not.
-        seed: of random weights (`weights = "random"`); torch's own generator is not touched.
-        source: the record of an encoder built before: its weights are found again by digest, wherever the
-            file is now, and checked.
-        search: folders where weights files may be, beside those of `weights_folders`.
-
-    Raises:
-        ConfigError: timm has no such backbone.
-        EncoderError: the weights cannot be had, are damaged, belong to another backbone, or are not the ones
-            of `source`.
-    """
+    """Builds an encoder of one backbone; arguments and errors are those of `showtell.encoders.build_encoder`."""
     name = config.name
     if source is not None:
         if source.name != name:
@@ -287,7 +274,7 @@ def build_single(
             )
     else:
         zoo.check_backbone(name)
-        kind = config.weights if config.weights in ("imagenet", "random") else "file"
+        kind = config.weights if config.weights in KINDS_OF_WEIGHTS else "file"
         path = weights.locate_weights(config.weights)
     if kind == "file":
         encoder = _build_from_file(config, path)

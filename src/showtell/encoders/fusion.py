@@ -206,7 +206,7 @@ def _see_alike(members: Sequence[Encoder]) -> list[Encoder]:
 
 def _share_pixels(members: Sequence[Encoder]) -> Preprocessing:
     """Returns what happens to a picture before the members part ways."""
-    plain = [replace(m.preprocessing, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)) for m in members]
+    plain = [member.preprocessing.without_colours() for member in members]
     if any(seen != plain[0] for seen in plain):
         sizes = [f"{m.source.name} takes {seen.width}x{seen.height}" for m, seen in zip(members, plain)]
         raise ConfigError(

@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -149,6 +149,10 @@ class Preprocessing:
         if stored.turn is not None:
             image = image.transpose(stored.turn)
         return np.array(image, dtype=np.uint8)
+
+    def without_colours(self) -> Preprocessing:
+        """Returns what `read` depends on: it gives plain pixels; mean and deviation come in with the encoder."""
+        return replace(self, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
     def normalise(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Returns (pixels / 255 - mean) / std with the channels first.

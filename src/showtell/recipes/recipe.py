@@ -64,6 +64,10 @@ class Recipe:
                 "features are kept. Set encoder.trainable = true, or leave them at 1, 0 and 0."
             )
 
+    def is_self_critical(self, epoch: int) -> bool:
+        """Returns whether an epoch of a run, from 0, is one of those behind teacher forcing."""
+        return epoch >= self.training.epochs
+
     def to_dict(self) -> dict[str, Any]:
         """Returns plain tables that `from_dict` reads, in the form of a recipe file."""
         return {

@@ -7,7 +7,8 @@ data, best score, counters) travel as JSON in the file's metadata. No pickle, so
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,19 +65,29 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         TrainingError: not a checkpoint, damaged, or of a newer format.
     """
+    with _open(path) as (file, values):
+        return {name: file.get_tensor(name) for name in file.keys()}, values  # noqa: SIM118  # not a mapping
+
+
+def read_values(path: Path) -> dict[str, Any]:
+    """Returns the values of a checkpoint, without reading its tensors; raises as `read_checkpoint`."""
+    with _open(path) as (_, values):
+        return values
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
-        version = int(metadata["format_version"])
-        values: dict[str, Any] = json.loads(metadata["values"])
+            version = int(metadata["format_version"])
+            if version <= FORMAT_VERSION:
+                values: dict[str, Any] = json.loads(metadata["values"])
+                yield file, values
+                return
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise TrainingError(f"{path}: the checkpoint cannot be read: {error}") from None
-    if version > FORMAT_VERSION:
-        raise TrainingError(
-            f"{path}: checkpoint format {version}; this Showtell reads up to {FORMAT_VERSION}."
-        )
-    return tensors, values
+    raise TrainingError(f"{path}: checkpoint format {version}; this Showtell reads up to {FORMAT_VERSION}.")
 
 
 def restore(

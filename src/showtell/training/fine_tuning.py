@@ -60,10 +60,8 @@ class FineTuning:
 
     def count_stages(self, epoch: int) -> int:
         """Returns how many stages learn in an epoch (from 0), counted from the top."""
-        self_critical = epoch >= self._recipe.training.epochs
-        if epoch < self._config.freeze_epochs or (
-            self_critical and not self._recipe.self_critical.trains_encoder
-        ):
+        rewarded = self._recipe.is_self_critical(epoch)
+        if epoch < self._config.freeze_epochs or (rewarded and not self._recipe.self_critical.trains_encoder):
             return 0
         if not self._config.stage_epochs:
             return len(self._stages)

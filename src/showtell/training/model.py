@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from showtell.bundle import Bundle, EncoderRecord, Weights
 from showtell.captioning import Features
 from showtell.config import SEPARATOR
-from showtell.decoders import CaptionBatch, Decoder, Taught, TorchStepper, create_decoder
+from showtell.decoders import Decoder, TorchStepper, create_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import BundleError, ConfigError
 from showtell.images import ImageSource, Preprocessing
@@ -40,18 +40,12 @@ class CaptionModel(nn.Module):
         self.decoder = decoder
         self.encoder = encoder
 
-    def forward(self, inputs: Tensor, batch: CaptionBatch) -> Taught:
-        """Teacher forcing.
+    def encode(self, inputs: Tensor) -> Tensor:
+        """Returns the features of a batch.
 
         Args:
             inputs: features, or normalised pixels (images, 3, height, width) where the encoder is trained.
-            batch: the captions.
         """
-        taught: Taught = self.decoder(self.encode(inputs), batch)
-        return taught
-
-    def encode(self, inputs: Tensor) -> Tensor:
-        """Returns the features of inputs: themselves where they are features already."""
         features: Tensor = inputs if self.encoder is None else self.encoder(inputs)
         return features
 

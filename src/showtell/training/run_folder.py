@@ -28,7 +28,7 @@ from showtell.data.splits import save_splits
 from showtell.errors import ConfigError, TrainingError, UsageError
 from showtell.files import lock_folder, remove_partial_files, write_json
 from showtell.recipes import Recipe
-from showtell.training.checkpoint import read_checkpoint
+from showtell.training.checkpoint import read_values
 
 LOCK = ".train.lock"  # not a feature cache's, which may be in the same folder
 # Changing these does not change what the epochs so far were.
@@ -179,7 +179,7 @@ class RunFolder:
             # Through Recipe, so that a key which is younger than the run has its default.
             old = Recipe.from_dict(before["recipe"]).to_dict()
             new = json.loads(json.dumps(record["recipe"]))
-            position = read_checkpoint(self.checkpoint)[1] if self.checkpoint.exists() else {}
+            position = read_values(self.checkpoint) if self.checkpoint.exists() else {}
             # Self-critical epochs may be added to a run, or changed, until the first of their steps was made.
             reinforced = bool(position.get("reinforced", 0))
             may_change = MAY_CHANGE - {"epochs"} if reinforced else MAY_CHANGE

@@ -24,24 +24,20 @@ class Schedule:
 
     def __init__(self, recipe: Recipe, captions: Sequence[EncodedCaption]) -> None:
         self._training, self._self_critical = recipe.training, recipe.self_critical
-        self._captions = captions
+        self._recipe, self._captions = recipe, captions
         self.epochs = self._training.epochs + self._self_critical.epochs
         taught = count_steps(len(self.plan(0)), self._training.accumulate)
         self.taught_steps = taught * self._training.epochs
         reinforced = len(self.plan(self._training.epochs)) if self._self_critical.epochs else 0
         self._reinforced_steps = reinforced * self._self_critical.epochs
 
-    def is_self_critical(self, epoch: int) -> bool:
-        """Returns whether an epoch, from 0, is one of those behind teacher forcing."""
-        return epoch >= self._training.epochs
-
     def batches_per_step(self, epoch: int) -> int:
         """Returns how many batches one step of the optimiser takes in an epoch."""
-        return 1 if self.is_self_critical(epoch) else self._training.accumulate
+        return 1 if self._recipe.is_self_critical(epoch) else self._training.accumulate
 
     def plan(self, epoch: int) -> list[list[int]]:
         """Returns the batches of an epoch, from 0, as lists of caption indices."""
-        reinforced = self.is_self_critical(epoch)
+        reinforced = self._recipe.is_self_critical(epoch)
         return plan_epoch(
             self._captions,
             batching="image" if reinforced else self._training.batching,

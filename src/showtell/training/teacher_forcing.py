@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -71,15 +72,16 @@ class TeacherForcing:
         share = share or Share(len(targets), len(batch.lengths))
         # Blocks of their own: within one, what is computed without gradients would lend its weights in bf16, which
         # have none either, to what follows.
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+        cast = partial(torch.autocast, inputs.device.type, torch.bfloat16, enabled=bf16)
+        with cast():
             features = model.encode(inputs)
         sampled = config.scheduled_sampling * min(1.0, step / self._steps)
         if sampled:
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+            with cast():
                 batch = replace_by_samples(model.decoder, features, batch, sampled)
         if config.word_dropout:
             batch = drop_words(batch, config.word_dropout)
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=bf16):
+        with cast():
             taught = model.decoder(features, batch)
         loss = cross_entropy(taught.logits.float(), targets, label_smoothing=config.label_smoothing)
         shown = loss.detach()

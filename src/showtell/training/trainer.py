@@ -102,7 +102,7 @@ def train(
         try:
             return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed, start=start)
         except torch.OutOfMemoryError:
-            key = "self_critical" if run.position.epoch >= recipe.training.epochs else "training"
+            key = "self_critical" if recipe.is_self_critical(run.position.epoch) else "training"
             size = getattr(recipe, key).batch_size
             raise TrainingError(
                 f"The GPU's memory is too small for batches of {size}. Lower {key}.batch_size, or set "
@@ -313,7 +313,7 @@ class _Run:
         self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int], share: Share
     ) -> StepLoss:
         position = self.position
-        if self.critic is not None and self.schedule.is_self_critical(position.epoch):
+        if self.critic is not None and self.recipe.is_self_critical(position.epoch):
             position.reinforced += 1
             seed = (self.config.seed << 32) + position.step
             return self.critic.compute_loss(self.model, self._backend(self.model), inputs, images, seed=seed)
