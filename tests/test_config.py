@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from showtell.config import (
+    AugmentationConfig,
     EncoderConfig,
     FineTuningConfig,
     TextConfig,
@@ -88,9 +89,10 @@ def test_tables_that_do_not_fit(table: dict[str, Any], message: str) -> None:
         ),
         (FineTuningConfig, "freeze_epochs", -1, "fine_tuning.freeze_epochs must be at least 0"),
         (FineTuningConfig, "stage_epochs", -1, "fine_tuning.stage_epochs must be at least 0"),
-        (FineTuningConfig, "crop", 0.0, "fine_tuning.crop must be at least 0.05 and at most 1.0"),
-        (FineTuningConfig, "flip", 1.5, "fine_tuning.flip must be at least 0.0 and at most 1.0"),
-        (FineTuningConfig, "color", 0.6, "fine_tuning.color must be at least 0.0 and at most 0.5"),
+        (AugmentationConfig, "crop", 0.0, "augmentation.crop must be at least 0.05 and at most 1.0"),
+        (AugmentationConfig, "flip", 1.5, "augmentation.flip must be at least 0.0 and at most 1.0"),
+        (AugmentationConfig, "color", 0.6, "augmentation.color must be at least 0.0 and at most 0.5"),
+        (AugmentationConfig, "views", 0, "augmentation.views must be at least 1 and at most 100"),
         (TrainingConfig, "batching", "lenght", "Did you mean 'length'"),
         (TrainingConfig, "optimizer", "adm", "training.optimizer must be one of adam, adamw"),
         (TrainingConfig, "schedule", "cosin", "Did you mean 'cosine'"),
@@ -136,7 +138,9 @@ def test_choices() -> None:
         check_choice("key", "aple", iter(["apple", "pear"]))
 
 
-@pytest.mark.parametrize("cls", [EncoderConfig, TextConfig, TrainingConfig, FineTuningConfig])
+@pytest.mark.parametrize(
+    "cls", [EncoderConfig, TextConfig, TrainingConfig, AugmentationConfig, FineTuningConfig]
+)
 def test_every_key_has_a_help_text(cls: type[Any]) -> None:
     texts = describe_fields(cls)
     assert list(texts) == [field.name for field in fields(cls)]

@@ -22,7 +22,7 @@ from showtell.training import SilentWatcher, train, trainer
 from showtell.training.checkpoint import read_checkpoint
 from showtell.training.fine_tuning import FineTuning
 from showtell.training.optimization import create_optimizer
-from showtell.training.sources import DecodedImages
+from showtell.training.sources import DecodedImages, open_augmentation
 from tiny_runs import POOLING, scratch_folder, shared_dataset, tiny_recipe
 
 Tensors = dict[str, torch.Tensor]
@@ -37,6 +37,7 @@ def quick(without_plots: None) -> None:
 def recipe_with(
     fine_tuning: dict[str, Any] | None = None,
     *,
+    augmentation: dict[str, Any] | None = None,
     encoder: dict[str, Any] | None = None,
     self_critical: dict[str, Any] | None = None,
     **training: Any,
@@ -45,6 +46,7 @@ def recipe_with(
         encoder={"trainable": True, "image_size": 32, **(encoder or {})},
         decoder=POOLING,
         training={"batching": "image", "batch_size": 8, "encoder_learning_rate": 1e-3, **training},
+        augmentation=augmentation,
         fine_tuning=fine_tuning,
         self_critical=self_critical,
     )
@@ -302,16 +304,15 @@ def test_a_backbone_that_cannot_recompute() -> None:
 
 
 def test_pictures_change_in_training_and_not_on_dev() -> None:
-    recipe = recipe_with({"crop": 0.7, "flip": 0.5, "color": 0.2})
+    recipe = recipe_with(augmentation={"crop": 0.7, "flip": 0.5, "color": 0.2})
     encoder = build()
-    tuning = FineTuning(encoder, recipe)
     dataset = shared_dataset().split("train")
-    changing = DecodedImages(encoder, dataset, augmentation=tuning.open_augmentation(dataset))
+    changing = DecodedImages(encoder, dataset, augmentation=open_augmentation(recipe, dataset))
     plain = DecodedImages(encoder, dataset)
     same = changing.load([3, 5], (0, 1))
     assert torch.equal(
         same,
-        DecodedImages(encoder, dataset, augmentation=tuning.open_augmentation(dataset), workers=1).load(
+        DecodedImages(encoder, dataset, augmentation=open_augmentation(recipe, dataset), workers=1).load(
             [3, 5], (0, 1)
         ),
     )
@@ -320,16 +321,7 @@ def test_pictures_change_in_training_and_not_on_dev() -> None:
     assert not torch.equal(same, plain.load([3, 5], (0, 1)))
     for one, other in zip(changing.feature_batches(), plain.feature_batches(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert FineTuning(encoder, recipe_with()).open_augmentation(dataset) is None
-
-
-def test_pictures_of_a_frozen_encoder_cannot_change() -> None:
-    for settings in ({"crop": 0.8}, {"flip": 0.5}, {"color": 0.1}):
-        with pytest.raises(ConfigError, match=r"a frozen encoder sees each picture once.*trainable = true"):
-            tiny_recipe(fine_tuning=settings)
-
-
-# Caches
+    assert open_augmentation(recipe_with(), dataset) is None
 
 
 def test_a_cache_for_an_encoder_that_learns_is_refused(

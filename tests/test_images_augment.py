@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from showtell.config import FineTuningConfig
+from showtell.config import AugmentationConfig
 from showtell.images import Augmentation, Preprocessing, read_view
 from showtell.images.augment import View, draw_view, keeps_sides
 
 SIZE = 48
-ALL = FineTuningConfig(crop=0.5, flip=0.5, color=0.3)
+ALL = AugmentationConfig(crop=0.5, flip=0.5, color=0.3)
 
 
 def preprocessing(**settings: Any) -> Preprocessing:
@@ -96,7 +96,7 @@ def test_hues_stay() -> None:
 
 @given(st.integers(0, 2**32), st.floats(0.05, 1.0))
 def test_a_part_has_the_share_that_was_asked_for_and_lies_inside(seed: int, crop: float) -> None:
-    view = draw_view(np.random.default_rng(seed), FineTuningConfig(crop=crop), mirror=True)
+    view = draw_view(np.random.default_rng(seed), AugmentationConfig(crop=crop), mirror=True)
     left, top, right, bottom = view.part
     width, height = right - left, bottom - top
     assert crop - 1e-9 <= width * height <= 1 + 1e-9
@@ -107,12 +107,12 @@ def test_a_part_has_the_share_that_was_asked_for_and_lies_inside(seed: int, crop
 
 
 def test_without_a_crop_the_picture_stays_whole() -> None:
-    view = draw_view(np.random.default_rng(3), FineTuningConfig(flip=1.0), mirror=True)
+    view = draw_view(np.random.default_rng(3), AugmentationConfig(flip=1.0), mirror=True)
     assert view == View(mirrored=True)
 
 
 def test_a_setting_does_not_change_what_the_others_draw() -> None:
-    one = draw_view(np.random.default_rng(3), FineTuningConfig(crop=0.5), mirror=True)
+    one = draw_view(np.random.default_rng(3), AugmentationConfig(crop=0.5), mirror=True)
     other = draw_view(np.random.default_rng(3), ALL, mirror=True)
     assert one.part == other.part
 
@@ -140,12 +140,14 @@ def test_pictures_whose_captions_speak_of_sides_or_writing_are_not_mirrored(capt
 def test_other_pictures_are_mirrored() -> None:
     captions = ["A bright, frightened bird is upright.", "Two brightly-dressed men's wordless play"]
     assert not keeps_sides(captions)
-    augmentation = Augmentation(FineTuningConfig(flip=1.0), [captions, ["He turns left."], captions], seed=0)
+    augmentation = Augmentation(
+        AugmentationConfig(flip=1.0), [captions, ["He turns left."], captions], seed=0
+    )
     assert [augmentation.view(image, (0, 0)).mirrored for image in range(3)] == [True, False, True]
 
 
 def test_a_share_of_the_pictures_is_mirrored() -> None:
-    augmentation = Augmentation(FineTuningConfig(flip=0.3), [["a dog"]] * 500, seed=0)
+    augmentation = Augmentation(AugmentationConfig(flip=0.3), [["a dog"]] * 500, seed=0)
     mirrored = sum(augmentation.view(image, (0, 0)).mirrored for image in range(500))
     assert 110 < mirrored < 190
 
@@ -164,10 +166,10 @@ def test_a_view_depends_on_seed_picture_and_time_and_on_nothing_else() -> None:
         assert not set(views(seed, when, list(range(20))).values()) & set(forward.values())
 
 
-def test_augments_says_whether_anything_is_changed() -> None:
-    assert not FineTuningConfig().augments
+def test_changes_says_whether_anything_is_changed() -> None:
+    assert not AugmentationConfig().changes
     for settings in ({"crop": 0.9}, {"flip": 0.1}, {"color": 0.1}):
-        assert FineTuningConfig(**settings).augments  # type: ignore[arg-type]
+        assert AugmentationConfig(**settings).changes  # type: ignore[arg-type]
 
 
 @pytest.mark.shared

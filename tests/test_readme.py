@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from showtell.config import (
+    AugmentationConfig,
     EncoderConfig,
     FineTuningConfig,
     SelfCriticalConfig,
@@ -89,6 +90,7 @@ def test_the_guide_lists_every_key_with_its_meaning() -> None:
         ("encoder", EncoderConfig),
         ("text", TextConfig),
         ("training", TrainingConfig),
+        ("augmentation", AugmentationConfig),
         ("fine_tuning", FineTuningConfig),
         ("self_critical", SelfCriticalConfig),
     ):

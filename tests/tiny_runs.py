@@ -35,6 +35,7 @@ def tiny_recipe(
     training: Settings | None = None,
     decoding: Settings | None = None,
     text: Settings | None = None,
+    augmentation: Settings | None = None,
     fine_tuning: Settings | None = None,
     self_critical: Settings | None = None,
 ) -> Recipe:
@@ -59,6 +60,7 @@ def tiny_recipe(
                 "precision": "float32",
                 **(training or {}),
             },
+            "augmentation": dict(augmentation or {}),
             "fine_tuning": dict(fine_tuning or {}),
             "self_critical": dict(self_critical or {}),
             "decoding": {"method": "beam", "beam": 2, "max_steps": 12, **(decoding or {})},

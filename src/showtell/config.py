@@ -204,7 +204,7 @@ class TrainingConfig:
 
 @dataclass(frozen=True)
 class FineTuningConfig:
-    """How a trainable encoder learns, and what its pictures go through; without effect on a frozen one."""
+    """How a trainable encoder learns; without effect on a frozen one."""
 
     batch_norm: str = "train"
     """"train": batches are normalised by their own statistics; "statistics": by those of the pre-training, which stay;
@@ -220,6 +220,18 @@ class FineTuningConfig:
     recompute: bool = False
     """compute activations of the encoder again for its gradients instead of keeping them: less memory, more time (Chen
     et al. 2016)"""
+
+    def __post_init__(self) -> None:
+        check_choice("fine_tuning.batch_norm", self.batch_norm, ("train", "statistics", "frozen"))
+        check_range("fine_tuning.layer_decay", self.layer_decay, minimum=0.01, maximum=1.0)
+        check_range("fine_tuning.freeze_epochs", self.freeze_epochs, minimum=0)
+        check_range("fine_tuning.stage_epochs", self.stage_epochs, minimum=0)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """What training pictures go through before the encoder sees them."""
+
     crop: float = 1.0
     """the least share of a picture's area that a random part keeps, stretched by up to 4/3 (Szegedy et al. 2015,
     section 6); captions speak of the whole, so mostly 0.7 or more; 1 keeps pictures whole"""
@@ -227,18 +239,18 @@ class FineTuningConfig:
     """the chance that a picture is mirrored; never one whose captions speak of left, right, writing or digits"""
     color: float = 0.0
     """brightness, contrast and saturation change by up to this share (Howard 2013); hues stay: captions name them"""
+    views: int = 1
+    """of a frozen encoder, whose features are kept: in how many ways each training picture is seen, the first of them
+    as it is; one is drawn at each use. A trainable encoder sees a new one each time, and takes 1"""
 
     def __post_init__(self) -> None:
-        check_choice("fine_tuning.batch_norm", self.batch_norm, ("train", "statistics", "frozen"))
-        check_range("fine_tuning.layer_decay", self.layer_decay, minimum=0.01, maximum=1.0)
-        check_range("fine_tuning.freeze_epochs", self.freeze_epochs, minimum=0)
-        check_range("fine_tuning.stage_epochs", self.stage_epochs, minimum=0)
-        check_range("fine_tuning.crop", self.crop, minimum=0.05, maximum=1.0)
-        check_range("fine_tuning.flip", self.flip, minimum=0.0, maximum=1.0)
-        check_range("fine_tuning.color", self.color, minimum=0.0, maximum=0.5)
+        check_range("augmentation.crop", self.crop, minimum=0.05, maximum=1.0)
+        check_range("augmentation.flip", self.flip, minimum=0.0, maximum=1.0)
+        check_range("augmentation.color", self.color, minimum=0.0, maximum=0.5)
+        check_range("augmentation.views", self.views, minimum=1, maximum=100)
 
     @property
-    def augments(self) -> bool:
+    def changes(self) -> bool:
         """Whether pictures are changed at random."""
         return self.crop < 1 or self.flip > 0 or self.color > 0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from showtell.encoders.backbone import Encoder
 from showtell.encoders.cache import FeatureCache
-from showtell.encoders.features import ExtractionReport, extract_features
+from showtell.encoders.features import ExtractionReport, extract_features, fingerprint_features
 from showtell.encoders.fusion import FusedEncoder, build_encoder, list_caches, restore_encoder
 from showtell.encoders.precision import default_precision
 from showtell.encoders.weights import WeightsSource, find_weights
@@ -19,6 +19,7 @@ __all__ = [
     "default_precision",
     "extract_features",
     "find_weights",
+    "fingerprint_features",
     "list_caches",
     "restore_encoder",
 ]

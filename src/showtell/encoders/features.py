@@ -13,8 +13,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from showtell.encoders.cache_contents import (
 from showtell.encoders.cache_writer import CacheWriter
 from showtell.errors import CacheError, EncoderError, ImageError, UsageError
 from showtell.files import lock_folder
-from showtell.images import Preprocessing, read_batches
+from showtell.images import Preprocessing, View, read_batches, read_view
 
 _LARGEST = float(np.finfo(np.float16).max)
 
@@ -74,6 +74,7 @@ def extract_features(
     progress: Callable[[int, int], None] | None = None,
     rebuild: bool = False,
     skip_bad: bool = False,
+    views: Sequence[View] | None = None,
 ) -> ExtractionReport:
     """Computes the features of all images that the cache does not have yet.
 
@@ -88,6 +89,7 @@ def extract_features(
         progress: called with (done, total) after each batch.
         rebuild: throw away what is in the folder's cache first.
         skip_bad: leave out images that cannot be read, and report them.
+        views: how each image is seen, in their order; None sees them as they are. Other views need another cache.
 
     Returns:
         What was done, how fast, and how large the cache is.
@@ -122,10 +124,10 @@ def extract_features(
     with lock_folder(folder, CacheError, "another process is extracting features into this cache"):
         if rebuild:
             _discard(folder)
-        contents = _resume(folder, encoder)
+        contents = _resume(folder, encoder, fingerprint_features(encoder, views))
         todo = [
-            image
-            for image in dataset.images
+            (image, view)
+            for image, view in zip(dataset.images, views or [View()] * len(dataset.images), strict=True)
             if image.id not in contents.images or not contents.images[image.id].is_current(image.path)
         ]
         reused = len(dataset.images) - len(todo)
@@ -140,7 +142,7 @@ def extract_features(
             contextlib.closing(read_batches(todo, read, size=batch_size, workers=workers)) as batches,
         ):
             for batch in batches:
-                for image, item in zip(todo[done:], batch):
+                for (image, _), item in zip(todo[done:], batch):
                     if isinstance(item, ImageError):
                         bad[image.id] = str(item)
                 full = batch_size if done else len(batch)
@@ -197,7 +199,16 @@ def _encode(
     return [(picture.image_id, picture.entry) for picture in pictures], features.astype("<f2")
 
 
-def _read(image: CaptionedImage, preprocessing: Preprocessing) -> _Picture:
+def fingerprint_features(encoder: Encoder, views: Sequence[View] | None = None) -> str:
+    """Returns what is equal only for equal features: the encoder's fingerprint, or one of it and the views."""
+    if views is None:
+        return encoder.fingerprint
+    facts = {"encoder": encoder.fingerprint, "views": [asdict(view) for view in views]}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _read(item: tuple[CaptionedImage, View], preprocessing: Preprocessing) -> _Picture:
+    image, view = item
     try:
         # The digest and the pixels must be of the same bytes, so they are read once; the status is taken
         # before, so that a change in between makes the entry stale rather than wrong.
@@ -209,7 +220,7 @@ def _read(image: CaptionedImage, preprocessing: Preprocessing) -> _Picture:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(f"{image.path}: {reason}") from error
     try:
-        pixels = preprocessing.read(data)
+        pixels = read_view(preprocessing, data, view)
     except ImageError as error:  # it speaks of bytes; here the file's name is known
         reason = str(error).partition(": ")[2] or str(error)
         raise ImageError(f"{image.path}: {reason}") from error
@@ -217,7 +228,7 @@ def _read(image: CaptionedImage, preprocessing: Preprocessing) -> _Picture:
     return _Picture(image.id, pixels, Entry(-1, digest, len(data), status.st_mtime_ns))
 
 
-def _resume(folder: Path, encoder: Encoder) -> Contents:
+def _resume(folder: Path, encoder: Encoder, fingerprint: str) -> Contents:
     """Returns what the folder's cache holds for this encoder: the manifest's images, then the journal's."""
     contents = read_contents(folder)
     if contents is not None and contents.finished and (folder / JOURNAL).exists():
@@ -225,10 +236,10 @@ def _resume(folder: Path, encoder: Encoder) -> Contents:
         if journal is not None:
             check_fingerprint(folder, journal, contents.encoder["fingerprint"])
             contents.images.update(journal.images)
-    description = _describe(encoder)
+    description = _describe(encoder, fingerprint)
     if contents is None:
         return Contents(description, encoder.shape, {}, {}, finished=False)
-    check_fingerprint(folder, contents, encoder.fingerprint)
+    check_fingerprint(folder, contents, fingerprint)
     if contents.encoder.get("precision") != encoder.precision:
         raise CacheError(
             f"{folder}: these features were computed in {contents.encoder.get('precision')}, and the encoder "
@@ -245,9 +256,9 @@ def _resume(folder: Path, encoder: Encoder) -> Contents:
     return contents
 
 
-def _describe(encoder: Encoder) -> dict[str, Any]:
+def _describe(encoder: Encoder, fingerprint: str) -> dict[str, Any]:
     description = {
-        "fingerprint": encoder.fingerprint,
+        "fingerprint": fingerprint,
         "name": encoder.source.name,
         "output": encoder.output,
         "grid": list(encoder.grid),

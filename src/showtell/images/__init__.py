@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from showtell.images.ahead import read_ahead, read_batches
-from showtell.images.augment import Augmentation, read_view
+from showtell.images.augment import Augmentation, View, read_view
 from showtell.images.decode import DEFAULT_MAX_PIXELS, ImageSource, open_image
 from showtell.images.preprocess import FITS, INTERPOLATIONS, Preprocessing
 
@@ -14,6 +14,7 @@ __all__ = [
     "Augmentation",
     "ImageSource",
     "Preprocessing",
+    "View",
     "open_image",
     "read_ahead",
     "read_batches",

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
-from showtell.config import FineTuningConfig
+from showtell.config import AugmentationConfig
 from showtell.images.decode import ImageSource
 from showtell.images.preprocess import WHOLE, Part, Preprocessing
 
@@ -59,12 +59,12 @@ class Augmentation:
     """Draws views of a data set's pictures.
 
     Args:
-        config: `crop`, `flip` and `color`.
+        config: of the recipe.
         captions: of each picture, in the order of the data set.
         seed: of the run.
     """
 
-    def __init__(self, config: FineTuningConfig, captions: Sequence[Iterable[str]], *, seed: int) -> None:
+    def __init__(self, config: AugmentationConfig, captions: Sequence[Iterable[str]], *, seed: int) -> None:
         self._config = config
         self._seed = seed
         self._keeps_sides = [keeps_sides(group) for group in captions]
@@ -80,8 +80,20 @@ class Augmentation:
         generator = np.random.default_rng([self._seed, *when, image, 1])
         return draw_view(generator, self._config, mirror=not self._keeps_sides[image])
 
+    def keep(self, number: int) -> list[View]:
+        """Returns one of the `views` ways to see each picture, in the order of the data set.
 
-def draw_view(generator: np.random.Generator, config: FineTuningConfig, *, mirror: bool) -> View:
+        Args:
+            number: from 0, where all pictures are as they are.
+        """
+        return [self.view(image, (number,)) if number else View() for image in range(len(self._keeps_sides))]
+
+    def choose(self, image: int, when: tuple[int, ...]) -> int:
+        """Returns which of the `views` ways to see a picture comes next; arguments as for `view`."""
+        return int(np.random.default_rng([self._seed, *when, image, 2]).integers(self._config.views))
+
+
+def draw_view(generator: np.random.Generator, config: AugmentationConfig, *, mirror: bool) -> View:
     """Returns a random view.
 
     The part has between `config.crop` and all of the area, and width and height change by at most 4/3 against each
@@ -92,7 +104,7 @@ def draw_view(generator: np.random.Generator, config: FineTuningConfig, *, mirro
         config: `crop`, `flip` and `color`.
         mirror: whether the picture may be mirrored.
     """
-    area, stretch, x, y, side, *colors = generator.random(8)
+    area, stretch, x, y, side, *colors = generator.random(8).tolist()
     area = config.crop + (1 - config.crop) * area
     # Only stretches for which neither side is longer than the picture's, so that the area is what was drawn.
     limit = min(math.log(_STRETCH), -math.log(area))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from showtell.config import (
+    AugmentationConfig,
     EncoderConfig,
     FineTuningConfig,
     SelfCriticalConfig,
@@ -21,7 +22,16 @@ from showtell.config import (
 from showtell.decoding.settings import DecodingSettings
 from showtell.errors import ConfigError, did_you_mean
 
-SECTIONS = ("encoder", "text", "decoder", "training", "fine_tuning", "self_critical", "decoding")
+SECTIONS = (
+    "encoder",
+    "text",
+    "decoder",
+    "training",
+    "augmentation",
+    "fine_tuning",
+    "self_critical",
+    "decoding",
+)
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class Recipe:
     decoder_options: Mapping[str, Any] = field(default_factory=dict)
     """checked by the decoder itself when it is built"""
     training: TrainingConfig = field(default_factory=TrainingConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     fine_tuning: FineTuningConfig = field(default_factory=FineTuningConfig)
     self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     decoding: DecodingSettings = field(default_factory=DecodingSettings)
@@ -58,10 +69,25 @@ class Recipe:
                 f"fine_tuning.freeze_epochs = {self.fine_tuning.freeze_epochs} leaves the encoder no epoch to learn "
                 f"in: there are {learning}. Lower it, raise training.epochs, or set encoder.trainable = false."
             )
-        if self.fine_tuning.augments and not self.encoder.trainable:
+        self._check_views()
+
+    def _check_views(self) -> None:
+        changes, views = self.augmentation.changes, self.augmentation.views
+        if self.encoder.trainable and views > 1:
             raise ConfigError(
-                "fine_tuning.crop, flip and color change pictures, but a frozen encoder sees each picture once and its "
-                "features are kept. Set encoder.trainable = true, or leave them at 1, 0 and 0."
+                f"augmentation.views = {views} is for a frozen encoder, whose features are kept; a trainable one sees "
+                "each picture anew each time. Set it to 1, or set encoder.trainable = false."
+            )
+        if changes and views == 1 and not self.encoder.trainable:
+            raise ConfigError(
+                "augmentation.crop, flip and color change pictures, but a frozen encoder sees each picture once and "
+                "its features are kept. Set augmentation.views to the number of ways to see each picture in, as 4, or "
+                "leave them at 1, 0 and 0."
+            )
+        if views > 1 and not changes:
+            raise ConfigError(
+                f"augmentation.views = {views} would be {views} times the same: set augmentation.crop, flip or color, "
+                "or leave it at 1."
             )
 
     def is_self_critical(self, epoch: int) -> bool:
@@ -77,6 +103,7 @@ class Recipe:
             "text": asdict(self.text),
             "decoder": {"kind": self.decoder, **self.decoder_options},
             "training": asdict(self.training),
+            "augmentation": asdict(self.augmentation),
             "fine_tuning": asdict(self.fine_tuning),
             "self_critical": asdict(self.self_critical),
             "decoding": self.decoding.to_dict(),
@@ -110,6 +137,7 @@ class Recipe:
             decoder=kind,
             decoder_options=decoder,
             training=build(TrainingConfig, tables.get("training", {}), "training"),
+            augmentation=build(AugmentationConfig, tables.get("augmentation", {}), "augmentation"),
             fine_tuning=build(FineTuningConfig, tables.get("fine_tuning", {}), "fine_tuning"),
             self_critical=build(SelfCriticalConfig, tables.get("self_critical", {}), "self_critical"),
             decoding=DecodingSettings.from_dict(dict(tables.get("decoding", {}))),

@@ -10,10 +10,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from showtell.data.records import Dataset
 from showtell.encoders import Encoder, zoo
 from showtell.errors import ConfigError
-from showtell.images import Augmentation
 from showtell.recipes import Recipe
 from showtell.training.watcher import Watcher
 
@@ -50,13 +48,6 @@ class FineTuning:
             for norm in self._norms:
                 norm.requires_grad_(False)
         self._learnable = [name for name, p in encoder.backbone.named_parameters() if p.requires_grad]
-
-    def open_augmentation(self, dataset: Dataset) -> Augmentation | None:
-        """Returns what changes the pictures of the training split; None where the recipe leaves them as they are."""
-        if not self._config.augments:
-            return None
-        captions = [image.captions for image in dataset.images]
-        return Augmentation(self._config, captions, seed=self._recipe.training.seed)
 
     def count_stages(self, epoch: int) -> int:
         """Returns how many stages learn in an epoch (from 0), counted from the top."""

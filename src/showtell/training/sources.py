@@ -19,6 +19,7 @@ from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch
 from showtell.encoders import Encoder, FeatureCache
 from showtell.images import Augmentation, read_view
+from showtell.recipes import Recipe
 from showtell.training.batches import BatchPart, collate
 
 T = TypeVar("T")
@@ -43,25 +44,53 @@ class ImageSource(Protocol):
         ...
 
 
-class CachedImages:
-    """Features of a frozen encoder, read from the caches of its backbones and joined along the channels."""
+def open_augmentation(recipe: Recipe, dataset: Dataset) -> Augmentation | None:
+    """Returns what changes the pictures of the training split; None where the recipe leaves them as they are."""
+    if not recipe.augmentation.changes:
+        return None
+    captions = [image.captions for image in dataset.images]
+    return Augmentation(recipe.augmentation, captions, seed=recipe.training.seed)
 
-    def __init__(self, caches: Sequence[FeatureCache], dataset: Dataset) -> None:
+
+class CachedImages:
+    """Features of a frozen encoder, read from the caches of its backbones and joined along the channels.
+
+    Args:
+        caches: for each way to see a picture, the first of which is as it is, those of the backbones.
+        dataset: the images of one split.
+        augmentation: chooses among the ways in training; None where there is one.
+    """
+
+    def __init__(
+        self,
+        caches: Sequence[Sequence[FeatureCache]],
+        dataset: Dataset,
+        augmentation: Augmentation | None = None,
+    ) -> None:
         self._caches = caches
+        self._augmentation = augmentation
         self._ids = [image.id for image in dataset.images]
 
     def load(self, indices: Sequence[int], when: tuple[int, ...] = ()) -> Tensor:
         """Returns features: (images, cells, channels) or (images, channels)."""
-        return torch.from_numpy(self._read([self._ids[index] for index in indices]))
+        views = [self._augmentation.choose(index, when) if self._augmentation else 0 for index in indices]
+        return torch.from_numpy(self._read([self._ids[index] for index in indices], views))
 
     def feature_batches(self) -> Iterator[Features]:
-        """Yields the features of all images in order."""
+        """Yields the features of all images as they are, in order."""
         for ids in split_batches(self._ids, EVALUATION_BATCH):
-            yield self._read(ids)
+            yield self._read(ids, [0] * len(ids))
 
-    def _read(self, ids: Sequence[str]) -> Features:
-        parts = [cache.features(ids) for cache in self._caches]
-        return np.concatenate(parts, axis=-1, dtype=np.float32)
+    def _read(self, ids: Sequence[str], views: Sequence[int]) -> Features:
+        first = self._caches[0]
+        shape = (len(ids), *first[0].shape[:-1], sum(cache.shape[-1] for cache in first))
+        features = np.empty(shape, dtype=np.float32)
+        for view, caches in enumerate(self._caches):
+            places = [place for place, seen in enumerate(views) if seen == view]
+            if places:
+                own = [ids[place] for place in places]
+                features[places] = np.concatenate([cache.features(own) for cache in caches], axis=-1)
+        return features
 
 
 class DecodedImages:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from showtell.data.records import Dataset
-from showtell.encoders import Encoder, FeatureCache, extract_features, list_caches
+from showtell.encoders import Encoder, FeatureCache, extract_features, fingerprint_features, list_caches
 from showtell.errors import CacheError, UsageError
 from showtell.files import cache_folder
+from showtell.images import View
 from showtell.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -26,7 +28,12 @@ def check_use(recipe: Recipe, folder: Path | None) -> None:
 
 
 def open_features(
-    dataset: Dataset, encoder: Encoder, folder: Path | None, watcher: Watcher
+    dataset: Dataset,
+    encoder: Encoder,
+    folder: Path | None,
+    watcher: Watcher,
+    *,
+    views: Sequence[View] | None = None,
 ) -> list[FeatureCache]:
     """Returns the cached features of all images, a cache for each backbone; what is missing is computed first.
 
@@ -36,6 +43,7 @@ def open_features(
         folder: the cache; where the encoder has several backbones, the folder that holds one for each, called as the
             backbone is. None chooses one for each backbone by the images and the backbone.
         watcher: is told how it goes.
+        views: how each image is seen; None sees them as they are.
 
     Raises:
         CacheError: a cache belongs to another encoder or preprocessing, or is stale.
@@ -47,16 +55,19 @@ def open_features(
         key = hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         shared = cache_folder() / "features"
         caches = [
-            (member, shared / f"{member.source.name}-{member.fingerprint[:12]}-{key}")
+            (member, shared / f"{member.source.name}-{fingerprint_features(member, views)[:12]}-{key}")
             for member in encoder.members
         ]
-    return [_open_cache(dataset, member, own, watcher) for member, own in caches]
+    return [_open_cache(dataset, member, own, watcher, views) for member, own in caches]
 
 
-def _open_cache(dataset: Dataset, encoder: Encoder, folder: Path, watcher: Watcher) -> FeatureCache:
+def _open_cache(
+    dataset: Dataset, encoder: Encoder, folder: Path, watcher: Watcher, views: Sequence[View] | None
+) -> FeatureCache:
     """Returns the cached features of one backbone."""
+    fingerprint = fingerprint_features(encoder, views)
     try:  # first without a lock: several runs may read one complete cache at the same time
-        return FeatureCache.open(folder, encoder_fingerprint=encoder.fingerprint, dataset=dataset)
+        return FeatureCache.open(folder, encoder_fingerprint=fingerprint, dataset=dataset)
     except CacheError as error:
         if folder.is_dir():
             watcher.note(f"{error} What is missing or changed is computed now.")
@@ -68,9 +79,9 @@ def _open_cache(dataset: Dataset, encoder: Encoder, folder: Path, watcher: Watch
         watcher.advance(images - done)
         done = images
 
-    report = extract_features(dataset, encoder, folder, progress=advance)
+    report = extract_features(dataset, encoder, folder, progress=advance, views=views)
     if report.images:
         watcher.note(
             f"features of {report.images:,} images in {folder}: {report.images_per_second:.0f} images/s"
         )
-    return FeatureCache.open(folder, encoder_fingerprint=encoder.fingerprint, dataset=dataset)
+    return FeatureCache.open(folder, encoder_fingerprint=fingerprint, dataset=dataset)

@@ -43,7 +43,14 @@ from showtell.training.processes import Processes, join_processes
 from showtell.training.run_folder import RunFolder
 from showtell.training.schedule import Schedule
 from showtell.training.self_critical import SelfCritic
-from showtell.training.sources import CachedImages, DecodedImages, ImageSource, load_part, prefetch
+from showtell.training.sources import (
+    CachedImages,
+    DecodedImages,
+    ImageSource,
+    load_part,
+    open_augmentation,
+    prefetch,
+)
 from showtell.training.start import start_from
 from showtell.training.stored_features import check_use, open_features
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
@@ -223,16 +230,27 @@ class _Run:
         )
 
     def _open_images(self) -> tuple[ImageSource, ImageSource]:
+        changes = open_augmentation(self.recipe, self.training_set)
         if self.recipe.encoder.trainable:
-            changes = self.fine_tuning.open_augmentation(self.training_set)
             return DecodedImages(self.encoder, self.training_set, augmentation=changes), DecodedImages(
                 self._encoder_of(self.captioning), self.own_dev_set
             )
         # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
         images = replace(self.dataset, images=self.training_set.images + self.dataset.split("dev").images)
         with self.processes.first_before_others():
-            caches = open_features(images, self.encoder, self.features, self.watcher)
-        return CachedImages(caches, self.training_set), CachedImages(caches, self.own_dev_set)
+            caches = [open_features(images, self.encoder, self.features, self.watcher)]
+            for number in range(1, self.recipe.augmentation.views):
+                assert changes is not None  # the recipe sees to that
+                caches.append(
+                    open_features(
+                        self.training_set,
+                        self.encoder,
+                        self.features and self.features / f"view-{number}",
+                        self.watcher,
+                        views=changes.keep(number),
+                    )
+                )
+        return CachedImages(caches, self.training_set, changes), CachedImages(caches, self.own_dev_set)
 
     def _is_done(self) -> bool:
         return bool(self.config.patience) and self.position.stale >= self.config.patience
