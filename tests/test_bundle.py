@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from showtell.bundle import find_bundle, halve, load_bundle, save_bundle
+from showtell.bundle import find_bundle, load_bundle, save_bundle
 from showtell.captioner import Captioner
 from showtell.cli.main import main
 from showtell.errors import BundleError, EncoderError, ShowtellError
 from showtell.files import digest_file
+from showtell.packing import compress, expand
 from showtell.text import Vocabulary
 from showtell.training import train
 from showtell.training.model import open_backend
@@ -352,9 +353,9 @@ def test_weights_are_read_as_they_are_on_disk(whole: Path) -> None:
 def test_half_the_size_and_the_same_captions(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["pack", str(whole.parents[1]), "--output", str(tmp_path / "half"), "--half"]) == 0
+    assert main(["pack", str(whole.parents[1]), "--output", str(tmp_path / "half"), "--bits", "16"]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert told["weights"] == "float16"
+    assert told["bits"] == 16
     assert told["bytes"] == sum(file.stat().st_size for file in (tmp_path / "half").iterdir())
     sizes = [(folder / "decoder.safetensors").stat().st_size for folder in (whole, tmp_path / "half")]
     assert sizes[1] < 0.6 * sizes[0]
@@ -379,17 +380,56 @@ def test_a_packed_copy_is_the_bundle(whole: Path, tmp_path: Path) -> None:
     assert main(["pack", str(whole), "--output", str(tmp_path / "packed")]) == 2
 
 
-def test_a_halved_bundle_packed_again_is_still_halved(
+def test_a_quarter_of_the_size_and_nearly_the_same_weights(
     whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for source, target, options in ((whole, "half", ["--half"]), (tmp_path / "half", "again", [])):
-        assert main(["pack", str(source), "--output", str(tmp_path / target), *options]) == 0
-        assert json.loads(capsys.readouterr().out.splitlines()[-1])["weights"] == "float16"
+    assert main(["pack", str(whole), "--output", str(tmp_path / "small"), "--bits", "8"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["bits"] == 8
+    exact, small = load_bundle(whole), load_bundle(tmp_path / "small")
+    kept = expand(small.decoder_weights)
+    assert kept.keys() == exact.decoder_weights.keys()
+    matrices = 0
+    for name, weights in exact.decoder_weights.items():
+        if weights.ndim == 2:
+            matrices += 1
+            assert small.decoder_weights[name].dtype == np.int8
+            step = np.abs(weights).max(axis=1, keepdims=True) / 127
+            assert (np.abs(kept[name] - weights) <= 0.501 * step).all()
+        else:
+            np.testing.assert_allclose(kept[name], weights, rtol=1e-3, atol=1e-6)
+    assert matrices > 5
+    captioner = Captioner.load(tmp_path / "small")
+    assert all(found[0].text for found in captioner.evaluate(shared_dataset(), split="dev").captions.values())
 
 
-def test_weights_that_float16_cannot_hold(whole: Path) -> None:
+@pytest.mark.parametrize("bits", ["16", "8"])
+def test_what_was_packed_small_stays_small(
+    bits: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *again = (tmp_path / name for name in ("first", "again", "8", "16"))
+    for source, target, options in (
+        (whole, first, ["--bits", bits]),
+        (first, again[0], []),
+        (first, again[1], ["--bits", "8"]),
+        (again[1], again[2], ["--bits", "16"]),
+    ):
+        assert main(["pack", str(source), "--output", str(target), *options]) == 0
+        told = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert told["bits"] == (8 if target in again[1:] else int(bits))
+
+
+def test_rows_of_zeros_stay_zeros(whole: Path) -> None:
     bundle = load_bundle(whole)
-    name = next(iter(bundle.decoder_weights))
+    name = next(name for name, array in bundle.decoder_weights.items() if array.ndim == 2)
+    zeros = {name: np.zeros_like(bundle.decoder_weights[name])}
+    packed = compress(replace(bundle, decoder_weights=zeros), 8)
+    assert not expand(packed.decoder_weights)[name].any()
+
+
+@pytest.mark.parametrize("bits", [16, 8])
+def test_weights_that_float16_cannot_hold(bits: int, whole: Path) -> None:
+    bundle = load_bundle(whole)
+    name = next(name for name, array in bundle.decoder_weights.items() if array.ndim == 1)
     large = {**bundle.decoder_weights, name: bundle.decoder_weights[name] + np.float32(1e6)}
     with pytest.raises(BundleError, match=rf"{name} has weights up to 1e\+06, which float16 cannot hold"):
-        halve(replace(bundle, decoder_weights=large))
+        compress(replace(bundle, decoder_weights=large), bits)

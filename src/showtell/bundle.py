@@ -106,26 +106,6 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
     return digest_file(folder / "bundle.json")
 
 
-def halve(bundle: Bundle) -> Bundle:
-    """Returns the bundle with its decoder's weights in float16, which half the size and are computed with in float32.
-
-    The encoder stays as it is: its fingerprint is that of its weights.
-
-    Raises:
-        BundleError: a weight is too large for float16.
-    """
-    halved = {}
-    for name, weights in bundle.decoder_weights.items():
-        whole = weights.dtype.kind != "f"  # counters stay whole numbers
-        largest = 0.0 if whole or not weights.size else float(np.abs(weights).max())
-        if largest > float(np.finfo(np.float16).max):
-            raise BundleError(
-                f"{name} has weights up to {largest:.3g}, which float16 cannot hold. Pack the bundle without --half."
-            )
-        halved[name] = weights if whole else weights.astype(np.float16)
-    return replace(bundle, decoder_weights=halved)
-
-
 def find_bundle(model: Path) -> Path:
     """Returns the bundle folder that MODEL means: itself, or the best one of a run folder.
 

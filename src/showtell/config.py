@@ -275,6 +275,9 @@ class SelfCriticalConfig:
     tenth, since Adam's moments are not known then"""
     dropout: bool = False
     """whether the pass with gradients drops the units that `decoder.dropout` says; samples are always whole"""
+    feature_dropout: float = 0.0
+    """share of the channels of a picture's features that are dropped, the same in all cells, while its captions are
+    sampled and learnt from: the decoder then sees the training pictures as dimly as new ones"""
     warmup: float = 0.05
     """the share of the self-critical steps in which the learning rate rises, 0 to 1"""
     trains_encoder: bool = True
@@ -288,6 +291,7 @@ class SelfCriticalConfig:
             "self_critical.samples", self.samples, minimum=2 if self.baseline == "samples" else 1, maximum=100
         )
         check_range("self_critical.bleu", self.bleu, minimum=0.0, maximum=100.0)
+        check_range("self_critical.feature_dropout", self.feature_dropout, minimum=0.0, maximum=0.95)
         check_range("self_critical.warmup", self.warmup, minimum=0.0, maximum=1.0)
         if not 0 < self.learning_rate < 10:
             raise ConfigError(

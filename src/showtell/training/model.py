@@ -22,6 +22,7 @@ from showtell.decoders import Decoder, TorchStepper, create_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import BundleError, ConfigError
 from showtell.images import ImageSource, Preprocessing
+from showtell.packing import expand
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
 from showtell.training.run_folder import find_training_weights
@@ -208,4 +209,4 @@ def _to_numpy(module: nn.Module) -> Weights:
 
 def to_tensors(weights: Weights) -> dict[str, Tensor]:
     """Returns the weights of a bundle as a state dict."""
-    return {name: torch.from_numpy(np.array(array)) for name, array in weights.items()}
+    return {name: torch.from_numpy(np.array(array)) for name, array in expand(weights).items()}

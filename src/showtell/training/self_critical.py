@@ -21,7 +21,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, dropout
 
 from showtell.captioning import Features
 from showtell.config import SelfCriticalConfig
@@ -75,7 +75,7 @@ class SelfCritic:
             seed: of the samples.
         """
         model.eval()
-        features = model.encode(inputs)
+        features = drop_channels(model.encode(inputs), self._config.feature_dropout)
         plain: Features = features.detach().float().cpu().numpy()
         sampled = decode(backend.bind(plain), replace(self._sampling, seed=seed), SPECIAL, image_seeds=images)
         rewards = self._reward(images, sampled)  # (images, samples)
@@ -122,6 +122,17 @@ class SelfCritic:
         forbidden[: len(batch.lengths), SPECIAL.end] = True  # packed order: the first words come first
         allowed = logits.float().masked_fill(forbidden, -torch.inf)
         return cross_entropy(allowed, batch.pack(batch.targets), reduction="none")
+
+
+def drop_channels(features: Tensor, share: float) -> Tensor:
+    """Returns features of which each picture lacks a share of the channels in all cells, the others scaled up.
+
+    Args:
+        features: (images, cells, channels) or (images, channels).
+        share: of the channels, 0 to 1.
+    """
+    mask = features.new_ones((len(features), *[1] * (features.ndim - 2), features.shape[-1]))
+    return features * dropout(mask, share)
 
 
 def _collate(
