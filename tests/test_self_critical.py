@@ -24,7 +24,7 @@ from showtell.training import train
 from showtell.training.batches import collate, encode_captions
 from showtell.training.checkpoint import read_checkpoint
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder
-from showtell.training.self_critical import SelfCritic
+from showtell.training.self_critical import SelfCritic, drop_channels
 from tiny_runs import POOLING, Stopper, assert_equal_checkpoints, pooled_features, shared_dataset, tiny_recipe
 
 MAX_STEPS = 12
@@ -95,6 +95,33 @@ def test_the_pass_with_gradients_gives_the_probabilities_that_were_sampled_from(
     rows = batch.pack(torch.arange(len(batch.lengths))[:, None].expand(-1, batch.inputs.shape[1]))
     sums = torch.zeros(len(batch.lengths)).index_add(0, rows, losses)
     torch.testing.assert_close(-sums, values, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(6, 50), (6, 4, 50)])
+def test_dropped_channels_are_gone_from_all_cells_of_a_picture(shape: tuple[int, ...]) -> None:
+    features = torch.rand(*shape) + 1
+    dropped = drop_channels(features, 0.5)
+    gone = (dropped == 0).view(6, -1, 50)
+    assert torch.equal(gone.all(dim=1), gone.any(dim=1))
+    assert 90 < int(gone[:, 0].sum()) < 210
+    assert not torch.equal(gone[0], gone[1])  # other ones for each picture
+    torch.testing.assert_close(dropped[dropped != 0], 2 * features[dropped != 0])
+    assert torch.equal(drop_channels(features, 0.0), features)
+
+
+@pytest.mark.parametrize("kind", ["show-tell", "adaptive-lstm"])
+def test_samples_and_gradients_see_the_same_channels(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    critic, model, backend, features = build(kind, samples=2, feature_dropout=0.5)
+    seen: list[torch.Tensor] = []
+    project, bind = model.decoder.project, backend.bind
+    monkeypatch.setattr(
+        model.decoder, "project", lambda given: (seen.append(given.detach().clone()), project(given))[1]
+    )
+    monkeypatch.setattr(backend, "bind", lambda given: (seen.append(torch.from_numpy(given)), bind(given))[1])
+    critic.compute_loss(model, backend, features[[0, 3]], [0, 3], seed=1)
+    assert len(seen) >= 2
+    assert all(torch.equal(one, seen[0]) for one in seen)
+    assert 0 < int((seen[0] == 0).sum()) < seen[0].numel()
 
 
 @pytest.mark.parametrize("baseline", ["samples", "greedy"])
