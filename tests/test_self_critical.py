@@ -336,3 +336,38 @@ def test_units_are_dropped_in_the_pass_with_gradients_alone(monkeypatch: pytest.
             found.append(critic.compute_loss(model, backend, features[[0, 3, 5]], [0, 3, 5], seed=7))
         assert found[0].shown == found[1].shown, "the same samples"
         assert bool(found[0].loss == found[1].loss) is not dropout
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_the_mean_of_all_rewarded_steps_is_kept_and_resumes_to_the_bit(ema: float, tmp_path: Path) -> None:
+    recipe = reinforced(reinforced_epochs=3, average="uniform", learning_rate=0.01)
+    recipe = replace(recipe, training=replace(recipe.training, ema=ema))
+    dataset, features = shared_dataset(), pooled_features()
+    train(recipe, dataset, tmp_path / "whole", features=features)
+    for after in (2, 5):  # in the first epoch, with teacher forcing and then with rewards
+        with pytest.raises(TrainingInterrupted):
+            train(
+                recipe,
+                dataset,
+                tmp_path / "parts",
+                features=features,
+                watcher=Stopper(after),
+                resume=after > 2,
+            )
+    train(recipe, dataset, tmp_path / "parts", features=features, resume=True)
+    tensors = assert_equal_checkpoints(tmp_path / "whole", tmp_path / "parts")
+    name = "decoder.output.weight"
+    assert not torch.equal(tensors[f"average.{name}"], tensors[f"model.{name}"])
+
+
+def test_averages_that_there_are_not() -> None:
+    with pytest.raises(ConfigError, match=r"self_critical\.average must be one of .* Did you mean 'uniform'"):
+        SelfCriticalConfig(average="unform")
+    for average, epochs, ema, expected in (
+        ("exponential", 2, 0.0, False),
+        ("exponential", 0, 0.9, True),
+        ("uniform", 0, 0.0, False),
+        ("uniform", 2, 0.0, True),
+    ):
+        recipe = reinforced(reinforced_epochs=epochs, average=average)
+        assert replace(recipe, training=replace(recipe.training, ema=ema)).averages is expected

@@ -189,6 +189,26 @@ def test_the_average_is_that_of_the_formula() -> None:
     assert torch.equal(kept.output.weight, weight)
 
 
+def test_the_even_average_is_the_mean_of_the_start_and_all_steps() -> None:
+    model, _ = make_model("show-tell")
+    average = AveragedModel(model, 0.0)
+    weight = model.decoder.output.weight
+    with torch.no_grad():
+        weight.add_(1.0)
+    average.follow(model, 5)
+    torch.testing.assert_close(average.module.decoder.output.weight, weight)  # 0 keeps nothing of before
+    seen = [weight.detach().clone()]
+    for step in range(1, 8):
+        with torch.no_grad():
+            weight.mul_(1.3)
+            model.decoder.norm.running_mean.add_(1.0)
+        seen.append(weight.detach().clone())
+        average.follow_evenly(model, step)
+    kept = average.module.decoder
+    torch.testing.assert_close(kept.output.weight, torch.stack(seen).mean(dim=0))
+    assert torch.equal(kept.norm.running_mean, model.decoder.norm.running_mean)
+
+
 EVERYTHING = {
     "ema": 0.8,
     "word_dropout": 0.2,

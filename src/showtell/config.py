@@ -275,6 +275,10 @@ class SelfCriticalConfig:
     tenth, since Adam's moments are not known then"""
     dropout: bool = False
     """whether the pass with gradients drops the units that `decoder.dropout` says; samples are always whole"""
+    average: str = "exponential"
+    """what is evaluated and kept: "exponential", the moving average of training.ema; or "uniform", the mean of the
+    weights at the start and after every rewarded step (Izmailov et al. 2018), which lies between the captioner that
+    learnt from people and the one that learns its rewards by heart (Wortsman et al. 2022)"""
     feature_dropout: float = 0.0
     """share of the channels of a picture's features that are dropped, the same in all cells, while its captions are
     sampled and learnt from: the decoder then sees the training pictures as dimly as new ones"""
@@ -285,6 +289,7 @@ class SelfCriticalConfig:
 
     def __post_init__(self) -> None:
         check_choice("self_critical.baseline", self.baseline, ("samples", "greedy"))
+        check_choice("self_critical.average", self.average, ("exponential", "uniform"))
         check_range("self_critical.epochs", self.epochs, minimum=0)
         check_range("self_critical.batch_size", self.batch_size, minimum=1)
         check_range(

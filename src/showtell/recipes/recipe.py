@@ -90,6 +90,12 @@ class Recipe:
                 "or leave it at 1."
             )
 
+    @property
+    def averages(self) -> bool:
+        """Whether what is evaluated and kept is a mean of weights over steps."""
+        uniform = self.self_critical.average == "uniform" and self.self_critical.epochs > 0
+        return uniform or self.training.ema > 0
+
     def is_self_critical(self, epoch: int) -> bool:
         """Returns whether an epoch of a run, from 0, is one of those behind teacher forcing."""
         return epoch >= self.training.epochs

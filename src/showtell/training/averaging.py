@@ -1,4 +1,4 @@
-"""The exponential moving average of the weights, which is what captions in the end.
+"""The average of the weights over the steps, which is what captions in the end.
 
 Polyak and Juditsky 1992, "Acceleration of Stochastic Approximation by Averaging"; exponential as in Kingma and Ba 2015,
 section 7.2. The average of the last thousand steps moves less from epoch to epoch than the weights do, and is mostly
@@ -20,7 +20,7 @@ class AveragedModel:
 
     Args:
         model: that is trained.
-        decay: the share of the average that a step keeps, 0 to 1.
+        decay: the share of the average that a step keeps, 0 to 1; 0 keeps nothing but the last weights.
     """
 
     def __init__(self, model: CaptionModel, decay: float) -> None:
@@ -31,7 +31,6 @@ class AveragedModel:
         """Takes the weights of the model as the average."""
         self.module.load_state_dict(model.state_dict())
 
-    @torch.no_grad()
     def follow(self, model: nn.Module, step: int) -> None:
         """Takes the weights after a step into the average, and the buffers as they are.
 
@@ -39,7 +38,19 @@ class AveragedModel:
             model: that is trained.
             step: how many steps the average has already: a young one forgets its random beginning quickly.
         """
-        decay = min(self._decay, (1 + step) / (10 + step))
+        self._move(model, min(self._decay, (1 + step) / (10 + step)))
+
+    def follow_evenly(self, model: nn.Module, step: int) -> None:
+        """Takes the weights after a step into the mean of all steps since `restart`, and of the weights before them.
+
+        Args:
+            model: that is trained.
+            step: which one it is since then, from 1.
+        """
+        self._move(model, step / (step + 1))
+
+    @torch.no_grad()
+    def _move(self, model: nn.Module, decay: float) -> None:
         torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - decay)
         for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             kept.copy_(buffer)

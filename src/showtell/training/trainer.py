@@ -160,7 +160,7 @@ class _Run:
         self.position = Position()
         self.schedule = Schedule(recipe, self.captions)
         self.teacher = TeacherForcing(self.config, decoder, steps=self.schedule.taught_steps)
-        self.average = AveragedModel(self.model, self.config.ema) if self.config.ema else None
+        self.average = AveragedModel(self.model, self.config.ema) if recipe.averages else None
         self.captioning = (
             self.model if self.average is None else self.average.module
         )  # what is evaluated and kept
@@ -323,7 +323,13 @@ class _Run:
             return found.captions
         self.optimizer.step()
         if self.average is not None:
-            self.average.follow(self.model, position.averaged)
+            if (
+                self.recipe.is_self_critical(position.epoch)
+                and self.recipe.self_critical.average == "uniform"
+            ):
+                self.average.follow_evenly(self.model, position.reinforced)
+            else:
+                self.average.follow(self.model, position.averaged)
             position.averaged += 1
         return found.captions
 
