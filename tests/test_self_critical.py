@@ -371,3 +371,18 @@ def test_averages_that_there_are_not() -> None:
     ):
         recipe = reinforced(reinforced_epochs=epochs, average=average)
         assert replace(recipe, training=replace(recipe.training, ema=ema)).averages is expected
+
+
+def test_a_run_without_an_average_gets_one_with_added_rewarded_epochs(tmp_path: Path) -> None:
+    recipe = reinforced(reinforced_epochs=2, average="uniform", learning_rate=0.01)
+    dataset, features = shared_dataset(), pooled_features()
+    taught = replace(recipe, self_critical=SelfCriticalConfig())
+    train(taught, dataset, tmp_path / "added", features=features)
+    before = read_checkpoint(tmp_path / "added" / "checkpoint.safetensors")[0]
+    train(recipe, dataset, tmp_path / "added", features=features, resume=True)
+    train(recipe, dataset, tmp_path / "whole", features=features)
+    after = assert_equal_checkpoints(tmp_path / "added", tmp_path / "whole")
+    assert not any(name.startswith("average.") for name in before)
+    name = "decoder.output.weight"
+    moved = (after[f"model.{name}"] - before[f"model.{name}"]).norm()
+    assert 0 < (after[f"average.{name}"] - before[f"model.{name}"]).norm() < moved

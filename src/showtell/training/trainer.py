@@ -449,7 +449,12 @@ class _Run:
     def _restore(self) -> None:
         tensors, values = read_checkpoint(self.folder.checkpoint)
         self.position = Position.from_dict(values)
-        restore(tensors, self._modules(), self.optimizer, rank=self.processes.rank)
+        modules = self._modules()
+        if self.average is not None and not any(name.startswith("average.") for name in tensors):
+            del modules["average"]  # the epochs so far had none; rewarded ones that are added may
+        restore(tensors, modules, self.optimizer, rank=self.processes.rank)
+        if self.average is not None and "average" not in modules:
+            self.average.begin(self.model)
         # For the log, should no batch of the epoch be left to set it.
         step = max(0, self.position.step - 1)
         set_learning_rate(self.optimizer, self.schedule.learning_rate_factor(step))
