@@ -152,6 +152,7 @@ def write_plain(model: str, folder: str) -> Callable[[], dict[str, Any]]:
 
     from showtell.bundle import find_bundle, load_bundle
     from showtell.encoders import WeightsSource
+    from showtell.packing import expand
     from showtell.training.model import open_backend
 
     def write() -> dict[str, Any]:
@@ -160,7 +161,7 @@ def write_plain(model: str, folder: str) -> Callable[[], dict[str, Any]]:
         backend = open_backend(bundle, found)
         if backend.encoder is None:
             raise SystemExit(f"benchmarks: {model} has no encoder")
-        tensors = {f"decoder.{name}": value for name, value in bundle.decoder_weights.items()}
+        tensors = {f"decoder.{name}": value for name, value in expand(bundle.decoder_weights).items()}
         for name, value in backend.encoder.state_dict().items():
             tensors[f"encoder.{name.removeprefix('backbone.')}"] = value.numpy()
         target = Path(folder)

@@ -22,7 +22,7 @@ ROWS = (
     {"encoders", "decoders"},
     {"recipes"},
     {"bundle", "portable", "captioning"},
-    {"ensemble"},
+    {"ensemble", "packing"},
     {"training", "evaluation", "runtime", "exporter"},
     {"captioner"},
     {"cli", "server", "bulk", "explain", "tuning", "demo", "__init__", "__main__"},

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from showtell.encoders import Encoder, FeatureCache, build_encoder, extract_features, fingerprint_features
-from showtell.errors import CacheError, ConfigError, TrainingInterrupted
+from showtell.errors import CacheError, ConfigError, TrainingError, TrainingInterrupted
 from showtell.images import View, read_view
 from showtell.training import SilentWatcher, train
 from showtell.training.sources import CachedImages, open_augmentation
@@ -36,7 +36,7 @@ def test_a_view_is_extracted_as_it_is_read(encoder: Encoder, tmp_path: Path) -> 
     assert augmentation is not None
     views = augmentation.keep(1)
     extract_features(dataset, encoder, tmp_path, views=views)
-    fingerprint = fingerprint_features(encoder, views)
+    fingerprint = fingerprint_features(dataset, encoder, views)
     cache = FeatureCache.open(tmp_path, encoder_fingerprint=fingerprint, dataset=dataset)
     pictures = [
         read_view(encoder.preprocessing, image.path, view) for image, view in zip(dataset.images, views)
@@ -50,11 +50,22 @@ def test_a_view_is_extracted_as_it_is_read(encoder: Encoder, tmp_path: Path) -> 
         FeatureCache.open(tmp_path, encoder_fingerprint=encoder.fingerprint)
 
 
-def test_fingerprints_tell_views_apart(encoder: Encoder) -> None:
+def test_fingerprints_tell_views_and_their_pictures_apart(encoder: Encoder) -> None:
+    dataset = shared_dataset().split("train")
+    two = replace(dataset, images=dataset.images[:2])
+    others = replace(dataset, images=dataset.images[2:4])
     mirrored = [View(mirrored=True), View()]
-    found = {fingerprint_features(encoder, views) for views in (None, [View()] * 2, mirrored, mirrored[::-1])}
-    assert len(found) == 4
-    assert fingerprint_features(encoder) == encoder.fingerprint
+    found = {
+        fingerprint_features(images, encoder, views)
+        for images in (two, others)
+        for views in (None, [View()] * 2, mirrored, mirrored[::-1])
+    }
+    assert len(found) == 7  # plain features do not depend on the other pictures
+    turned = replace(two, images=two.images[::-1])
+    assert fingerprint_features(turned, encoder, mirrored[::-1]) == fingerprint_features(
+        two, encoder, mirrored
+    )
+    assert fingerprint_features(dataset, encoder) == encoder.fingerprint
 
 
 def test_the_first_view_is_the_picture_itself() -> None:
@@ -135,6 +146,20 @@ def test_a_run_with_views_resumes_to_the_bit_and_keeps_its_caches(tmp_path: Path
     assert_equal_checkpoints(tmp_path / "whole", tmp_path / "parts")
     assert (features / "view-2" / "features.npy").stat().st_mtime_ns == written
 
-    other = replace(recipe, training=replace(recipe.training, seed=1))  # other parts of the pictures
-    with pytest.raises(CacheError, match="foreign"):
+    other = replace(recipe, augmentation=replace(recipe.augmentation, crop=0.8))
+    with pytest.raises(CacheError, match=r"view-1: foreign: .* or other views of the pictures"):
         train(other, shared_dataset(), tmp_path / "other", features=features)
+    with pytest.raises(TrainingError, match=r"other settings .* augmentation\.crop \(0\.6, now 0\.8\)"):
+        train(other, shared_dataset(), tmp_path / "whole", features=features, resume=True)
+
+
+def test_views_of_several_backbones_lie_beside_their_plain_features(tmp_path: Path) -> None:
+    fused = {"name": "test_resnet + test_efficientnet", "weights": "random"}
+    one = tiny_recipe(augmentation={**CHANGES, "views": 2}, training={"epochs": 1})
+    both = replace(one, encoder=replace(one.encoder, **fused))
+    train(both, shared_dataset(), tmp_path / "both", features=tmp_path / "features")
+    for name in ("test_resnet", "test_efficientnet"):
+        assert (tmp_path / "features" / name / "view-1" / "manifest.json").is_file()
+    written = (tmp_path / "features" / "test_resnet" / "view-1" / "manifest.json").stat().st_mtime_ns
+    train(one, shared_dataset(), tmp_path / "one", features=tmp_path / "features")
+    assert (tmp_path / "features" / "test_resnet" / "view-1" / "manifest.json").stat().st_mtime_ns == written

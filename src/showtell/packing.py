@@ -40,8 +40,8 @@ def compress(bundle: Bundle, bits: int) -> Bundle:
             largest = float(np.abs(weights).max(initial=0))
             if largest > float(np.finfo(np.float16).max):
                 raise BundleError(
-                    f"{name} has weights up to {largest:.3g}, which float16 cannot hold. Pack the bundle without "
-                    "--bits."
+                    f"{name} has weights up to {largest:.3g}, which float16 cannot hold. Pack the bundle "
+                    f"without --bits{', or with --bits 8' if weights.ndim == 2 else ''}."
                 )
             packed[name] = weights.astype(np.float16)
     return replace(bundle, decoder_weights=packed)

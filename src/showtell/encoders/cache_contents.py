@@ -131,10 +131,11 @@ def check_fingerprint(folder: Path, contents: Contents, expected: str | None) ->
     stored = contents.encoder["fingerprint"]
     if expected is not None and stored != expected:
         raise CacheError(
-            f"{folder}: foreign: these features are of another encoder: {describe_encoder(contents.encoder)} "
+            f"{folder}: foreign: these features are other ones: {describe_encoder(contents.encoder)} "
             f"(fingerprint {stored[:12]}...), and {expected[:12]}... is asked for: another backbone, "
-            "weights, preprocessing or output. Extract the features again into another folder, or here with "
-            "--rebuild."
+            "weights, preprocessing or output, or other views of the pictures (augmentation, training.seed, other "
+            "pictures). Name another folder, remove this one, or extract the features again with `showtell features "
+            "--rebuild`, which sees pictures as they are."
         )
 
 

@@ -89,7 +89,8 @@ def extract_features(
         progress: called with (done, total) after each batch.
         rebuild: throw away what is in the folder's cache first.
         skip_bad: leave out images that cannot be read, and report them.
-        views: how each image is seen, in their order; None sees them as they are. Other views need another cache.
+        views: how each image is seen, in their order; None sees them as they are. Other views need another cache, and
+            so do more images with views.
 
     Returns:
         What was done, how fast, and how large the cache is.
@@ -124,7 +125,7 @@ def extract_features(
     with lock_folder(folder, CacheError, "another process is extracting features into this cache"):
         if rebuild:
             _discard(folder)
-        contents = _resume(folder, encoder, fingerprint_features(encoder, views))
+        contents = _resume(folder, encoder, fingerprint_features(dataset, encoder, views))
         todo = [
             (image, view)
             for image, view in zip(dataset.images, views or [View()] * len(dataset.images), strict=True)
@@ -199,11 +200,12 @@ def _encode(
     return [(picture.image_id, picture.entry) for picture in pictures], features.astype("<f2")
 
 
-def fingerprint_features(encoder: Encoder, views: Sequence[View] | None = None) -> str:
-    """Returns what is equal only for equal features: the encoder's fingerprint, or one of it and the views."""
+def fingerprint_features(dataset: Dataset, encoder: Encoder, views: Sequence[View] | None = None) -> str:
+    """Returns what is equal only for equal features: the encoder's fingerprint, or one of it and the images' views."""
     if views is None:
         return encoder.fingerprint
-    facts = {"encoder": encoder.fingerprint, "views": [asdict(view) for view in views]}
+    seen = {image.id: asdict(view) for image, view in zip(dataset.images, views, strict=True)}
+    facts = {"encoder": encoder.fingerprint, "views": seen}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -27,7 +27,7 @@ from showtell.data.records import Dataset
 from showtell.data.splits import save_splits
 from showtell.errors import ConfigError, TrainingError, UsageError
 from showtell.files import lock_folder, remove_partial_files, write_json
-from showtell.recipes import Recipe
+from showtell.recipes import SECTIONS, Recipe
 from showtell.training.checkpoint import read_values
 
 LOCK = ".train.lock"  # not a feature cache's, which may be in the same folder
@@ -185,9 +185,10 @@ class RunFolder:
             may_change = MAY_CHANGE - {"epochs"} if reinforced else MAY_CHANGE
             changed = [
                 f"{section}.{key} ({old[section].get(key)!r}, now {new[section].get(key)!r})"
-                for section in ("encoder", "text", "decoder", "training", "fine_tuning", "self_critical")
+                for section in SECTIONS
                 for key in {**old[section], **new[section]}
-                if old[section].get(key) != new[section].get(key)
+                if section != "decoding"  # is no part of what is trained
+                and old[section].get(key) != new[section].get(key)
                 and not (section == "training" and key in may_change)
                 and not (section == "fine_tuning" and key in MAY_CHANGE_FINE_TUNING)
                 and not (section == "self_critical" and (key == "epochs" or not reinforced))

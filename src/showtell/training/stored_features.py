@@ -34,6 +34,7 @@ def open_features(
     watcher: Watcher,
     *,
     views: Sequence[View] | None = None,
+    number: int = 0,
 ) -> list[FeatureCache]:
     """Returns the cached features of all images, a cache for each backbone; what is missing is computed first.
 
@@ -44,18 +45,25 @@ def open_features(
             backbone is. None chooses one for each backbone by the images and the backbone.
         watcher: is told how it goes.
         views: how each image is seen; None sees them as they are.
+        number: of the views, from 1: the caches are then in folders `view-1` of those of the plain features.
 
     Raises:
         CacheError: a cache belongs to another encoder or preprocessing, or is stale.
     """
     if folder is not None:
-        caches = list_caches(encoder, folder)
+        caches = [
+            (member, own / f"view-{number}" if number else own)
+            for member, own in list_caches(encoder, folder)
+        ]
     else:
         names = "\n".join(sorted(f"{image.id}\t{image.path.resolve()}" for image in dataset.images))
         key = hashlib.sha256(names.encode("utf-8", "surrogatepass")).hexdigest()[:12]
         shared = cache_folder() / "features"
         caches = [
-            (member, shared / f"{member.source.name}-{fingerprint_features(member, views)[:12]}-{key}")
+            (
+                member,
+                shared / f"{member.source.name}-{fingerprint_features(dataset, member, views)[:12]}-{key}",
+            )
             for member in encoder.members
         ]
     return [_open_cache(dataset, member, own, watcher, views) for member, own in caches]
@@ -65,7 +73,7 @@ def _open_cache(
     dataset: Dataset, encoder: Encoder, folder: Path, watcher: Watcher, views: Sequence[View] | None
 ) -> FeatureCache:
     """Returns the cached features of one backbone."""
-    fingerprint = fingerprint_features(encoder, views)
+    fingerprint = fingerprint_features(dataset, encoder, views)
     try:  # first without a lock: several runs may read one complete cache at the same time
         return FeatureCache.open(folder, encoder_fingerprint=fingerprint, dataset=dataset)
     except CacheError as error:

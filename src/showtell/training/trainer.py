@@ -245,9 +245,10 @@ class _Run:
                     open_features(
                         self.training_set,
                         self.encoder,
-                        self.features and self.features / f"view-{number}",
+                        self.features,
                         self.watcher,
                         views=changes.keep(number),
+                        number=number,
                     )
                 )
         return CachedImages(caches, self.training_set, changes), CachedImages(caches, self.own_dev_set)
