@@ -189,24 +189,30 @@ def test_the_average_is_that_of_the_formula() -> None:
     assert torch.equal(kept.output.weight, weight)
 
 
-def test_the_even_average_is_the_mean_of_the_start_and_all_steps() -> None:
+def test_an_anchored_average_goes_a_part_of_the_way() -> None:
     model, _ = make_model("show-tell")
-    average = AveragedModel(model, 0.0)
+    average = AveragedModel(model, 0.9)
     weight = model.decoder.output.weight
-    with torch.no_grad():
-        weight.add_(1.0)
-    average.follow(model, 5)
-    torch.testing.assert_close(average.module.decoder.output.weight, weight)  # 0 keeps nothing of before
-    seen = [weight.detach().clone()]
-    for step in range(1, 8):
+    start = weight.detach().clone()
+    average.restart(model, anchored=True)
+    assert average.anchor is not None
+    mean = start.clone()
+    for step in range(30):
         with torch.no_grad():
-            weight.mul_(1.3)
+            weight.mul_(1.1)
             model.decoder.norm.running_mean.add_(1.0)
-        seen.append(weight.detach().clone())
-        average.follow_evenly(model, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        mean = decay * mean + (1 - decay) * weight.detach()
+        average.follow(model, step, blend=0.25)
     kept = average.module.decoder
-    torch.testing.assert_close(kept.output.weight, torch.stack(seen).mean(dim=0))
+    torch.testing.assert_close(kept.output.weight, 0.75 * start + 0.25 * mean)
+    assert torch.equal(average.anchor.decoder.output.weight, start)
     assert torch.equal(kept.norm.running_mean, model.decoder.norm.running_mean)
+    alone = AveragedModel(model, 0.0)  # keeps nothing of before
+    with torch.no_grad():
+        weight.mul_(2.0)
+    alone.follow(model, 5)
+    assert torch.equal(alone.module.decoder.output.weight, weight)
 
 
 EVERYTHING = {

@@ -92,9 +92,9 @@ class Recipe:
 
     @property
     def averages(self) -> bool:
-        """Whether what is evaluated and kept is a mean of weights over steps."""
-        uniform = self.self_critical.average == "uniform" and self.self_critical.epochs > 0
-        return uniform or self.training.ema > 0
+        """Whether what is evaluated and kept is another thing than the weights of the last step."""
+        blended = self.self_critical.epochs > 0 and self.self_critical.blend < 1
+        return blended or self.training.ema > 0
 
     def is_self_critical(self, epoch: int) -> bool:
         """Returns whether an epoch of a run, from 0, is one of those behind teacher forcing."""

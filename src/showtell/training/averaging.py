@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from showtell.training.model import CaptionModel
 
@@ -21,40 +21,49 @@ class AveragedModel:
     Args:
         model: that is trained.
         decay: the share of the average that a step keeps, 0 to 1; 0 keeps nothing but the last weights.
+
+    Attributes:
+        module: the average.
+        anchor: the weights that the average goes away from only a part of the way, or None.
     """
 
     def __init__(self, model: CaptionModel, decay: float) -> None:
         self.module = copy.deepcopy(model).eval().requires_grad_(False)
+        self.anchor: CaptionModel | None = None
         self._decay = decay
 
     def begin(self, model: CaptionModel) -> None:
         """Takes the weights of the model as the average."""
         self.module.load_state_dict(model.state_dict())
 
-    def follow(self, model: nn.Module, step: int) -> None:
+    @torch.no_grad()
+    def follow(self, model: nn.Module, step: int, *, blend: float = 1.0) -> None:
         """Takes the weights after a step into the average, and the buffers as they are.
 
         Args:
             model: that is trained.
             step: how many steps the average has already: a young one forgets its random beginning quickly.
+            blend: where there is an anchor, how far from it towards the model the weights are that are taken in.
         """
-        self._move(model, min(self._decay, (1 + step) / (10 + step)))
-
-    def follow_evenly(self, model: nn.Module, step: int) -> None:
-        """Takes the weights after a step into the mean of all steps since `restart`, and of the weights before them.
-
-        Args:
-            model: that is trained.
-            step: which one it is since then, from 1.
-        """
-        self._move(model, step / (step + 1))
-
-    @torch.no_grad()
-    def _move(self, model: nn.Module, decay: float) -> None:
-        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - decay)
+        decay = min(self._decay, (1 + step) / (10 + step))
+        weights: list[Tensor] = list(model.parameters())
+        if self.anchor is not None:
+            weights = list(torch._foreach_lerp(list(self.anchor.parameters()), weights, blend))
+        torch._foreach_lerp_(list(self.module.parameters()), weights, 1 - decay)
         for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             kept.copy_(buffer)
 
-    def restart(self, model: nn.Module) -> None:
-        """Puts the average into the model, so that it goes on from there."""
+    def restart(self, model: nn.Module, *, anchored: bool = False) -> None:
+        """Puts the average into the model, so that it goes on from there.
+
+        Args:
+            model: that is trained.
+            anchored: whether these weights become the anchor.
+        """
         model.load_state_dict(self.module.state_dict())
+        if anchored:
+            self.set_anchor()
+
+    def set_anchor(self) -> None:
+        """Makes the average as it is now the anchor."""
+        self.anchor = copy.deepcopy(self.module)

@@ -264,7 +264,9 @@ class _Run:
         if self.average is not None and position.epoch == self.config.epochs and position.batch == 0:
             # Self-critical training goes on from what has been evaluated; Adam's moments go on, too, which is better
             # than new ones (docs/experiments.md).
-            self.average.restart(self.model)
+            self.average.restart(self.model, anchored=self.recipe.self_critical.blend < 1)
+            if self.average.anchor is not None:
+                position.averaged = 0  # it is held back by the anchor already, and need not lag behind
         self.fine_tuning.start_epoch(position.epoch, self.watcher)
         self.watcher.stage(
             f"epoch {position.epoch + 1}/{self.schedule.epochs}",
@@ -324,13 +326,7 @@ class _Run:
             return found.captions
         self.optimizer.step()
         if self.average is not None:
-            if (
-                self.recipe.is_self_critical(position.epoch)
-                and self.recipe.self_critical.average == "uniform"
-            ):
-                self.average.follow_evenly(self.model, position.reinforced)
-            else:
-                self.average.follow(self.model, position.averaged)
+            self.average.follow(self.model, position.averaged, blend=self.recipe.self_critical.blend)
             position.averaged += 1
         return found.captions
 
@@ -435,7 +431,12 @@ class _Run:
             self.folder.save_best(bundle, epoch)
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, **({} if self.average is None else {"average": self.average.module})}
+        modules: dict[str, nn.Module] = {"model": self.model}
+        if self.average is not None:
+            modules["average"] = self.average.module
+            if self.average.anchor is not None:
+                modules["anchor"] = self.average.anchor
+        return modules
 
     def _save(self) -> None:
         self._read_losses()  # a step that went wrong must not get into the checkpoint
@@ -450,6 +451,8 @@ class _Run:
     def _restore(self) -> None:
         tensors, values = read_checkpoint(self.folder.checkpoint)
         self.position = Position.from_dict(values)
+        if self.average is not None and any(name.startswith("anchor.") for name in tensors):
+            self.average.set_anchor()
         modules = self._modules()
         if self.average is not None and not any(name.startswith("average.") for name in tensors):
             del modules["average"]  # the epochs so far had none; rewarded ones that are added may
