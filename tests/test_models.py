@@ -44,4 +44,6 @@ def test_a_bundle_captions_as_well_as_it_says(
     captioner = Captioner.load(MODELS / name)
     dataset = read_dataset(shared / "data" / "flickr8k")
     report = captioner.evaluate(dataset, split="dev", max_images=150)
-    assert report.scores["CIDEr"] > 0.8 * load_bundle(MODELS / name).scores["dev"]["CIDEr"]  # of 150 pictures, so roughly
+    assert (
+        report.scores["CIDEr"] > 0.8 * load_bundle(MODELS / name).scores["dev"]["CIDEr"]
+    )  # of 150 pictures, so roughly

@@ -39,6 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
     bundle = load_bundle(arguments.model)
     if arguments.bits:
         bundle = compress(bundle, int(arguments.bits))
+        if count_bits(bundle.decoder_weights) < int(arguments.bits):
+            log(
+                f"{arguments.model}: its weights have {count_bits(bundle.decoder_weights)} bits already and keep them"
+            )
     save_bundle(bundle, arguments.output)
     size = sum(file.stat().st_size for file in arguments.output.iterdir())
     log(f"{arguments.output}: {bundle.recipe.name}, {size / 1e6:.1f} MB")

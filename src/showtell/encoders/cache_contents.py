@@ -134,8 +134,8 @@ def check_fingerprint(folder: Path, contents: Contents, expected: str | None) ->
             f"{folder}: foreign: these features are other ones: {describe_encoder(contents.encoder)} "
             f"(fingerprint {stored[:12]}...), and {expected[:12]}... is asked for: another backbone, "
             "weights, preprocessing or output, or other views of the pictures (augmentation, training.seed, other "
-            "pictures). Name another folder, remove this one, or extract the features again with `showtell features "
-            "--rebuild`, which sees pictures as they are."
+            "pictures). Name another folder or remove this one; features of pictures as they are can also be extracted "
+            "again with `showtell features --rebuild`."
         )
 
 

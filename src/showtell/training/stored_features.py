@@ -78,7 +78,7 @@ def _open_cache(
         return FeatureCache.open(folder, encoder_fingerprint=fingerprint, dataset=dataset)
     except CacheError as error:
         if folder.is_dir():
-            watcher.note(f"{error} What is missing or changed is computed now.")
+            watcher.note(f"{error} What can be computed is computed now.")
     watcher.stage("features", len(dataset.images), "images")
     done = 0
 
