@@ -363,10 +363,8 @@ EVERYTHING = {
     "layer_decay": 0.7,
     "freeze_epochs": 1,
     "stage_epochs": 1,
-    "crop": 0.7,
-    "flip": 0.5,
-    "color": 0.2,
 }
+CHANGES = {"crop": 0.7, "flip": 0.5, "color": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -377,7 +375,13 @@ def test_a_run_with_everything_goes_on_bit_for_bit(
 ) -> None:
     reinforced = {"epochs": 1, "batch_size": 8, "samples": 2}
     recipe = recipe_with(
-        EVERYTHING, epochs=3, batch_size=4, checkpoint_seconds=0, ema=0.9, self_critical=reinforced
+        EVERYTHING,
+        augmentation=CHANGES,
+        self_critical=reinforced,
+        epochs=3,
+        batch_size=4,
+        checkpoint_seconds=0,
+        ema=0.9,
     )
     whole = scratch_folder() / "fine-tuned"
     if not whole.exists():

@@ -65,6 +65,7 @@ class Augmentation:
     """
 
     def __init__(self, config: AugmentationConfig, captions: Sequence[Iterable[str]], *, seed: int) -> None:
+        self.views = config.views
         self._config = config
         self._seed = seed
         self._keeps_sides = [keeps_sides(group) for group in captions]

@@ -64,6 +64,11 @@ class AveragedModel:
         if anchored:
             self.set_anchor()
 
+    def modules(self) -> dict[str, nn.Module]:
+        """Returns what a run that goes on needs: "average", and "anchor" where there is one."""
+        anchor = {} if self.anchor is None else {"anchor": self.anchor}
+        return {"average": self.module, **anchor}
+
     def set_anchor(self) -> None:
         """Makes the average as it is now the anchor."""
         self.anchor = copy.deepcopy(self.module)

@@ -11,7 +11,7 @@ from showtell.data.records import Dataset
 from showtell.encoders import Encoder, FeatureCache, extract_features, fingerprint_features, list_caches
 from showtell.errors import CacheError, UsageError
 from showtell.files import cache_folder
-from showtell.images import View
+from showtell.images import Augmentation, View
 from showtell.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -25,6 +25,32 @@ def check_use(recipe: Recipe, folder: Path | None) -> None:
             f"encoder.trainable = true changes the features with every step, so those in the cache {folder} would be "
             "stale. Leave out --features, or set encoder.trainable = false."
         )
+
+
+def open_views(
+    dataset: Dataset,
+    training_set: Dataset,
+    encoder: Encoder,
+    folder: Path | None,
+    watcher: Watcher,
+    augmentation: Augmentation | None,
+) -> list[list[FeatureCache]]:
+    """Returns the cached features of each way to see a picture: of all images as they are, then of training views.
+
+    Args:
+        dataset: the images that are needed as they are.
+        training_set: those that are also seen in other ways.
+        encoder: a frozen encoder.
+        folder: as for `open_features`.
+        watcher: is told how it goes.
+        augmentation: of the training images; None where they are seen as they are alone.
+    """
+    caches = [open_features(dataset, encoder, folder, watcher)]
+    for number in range(1, augmentation.views if augmentation else 1):
+        assert augmentation is not None
+        views = augmentation.keep(number)
+        caches.append(open_features(training_set, encoder, folder, watcher, views=views, number=number))
+    return caches
 
 
 def open_features(

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from showtell.training.model import CaptionModel, TorchBackend, build_decoder, m
 from showtell.training.optimization import create_optimizer, set_learning_rate
 from showtell.training.position import Position
 from showtell.training.processes import Processes, join_processes
+from showtell.training.result import TrainingResult
 from showtell.training.run_folder import RunFolder
 from showtell.training.schedule import Schedule
 from showtell.training.self_critical import SelfCritic
@@ -52,22 +53,9 @@ from showtell.training.sources import (
     prefetch,
 )
 from showtell.training.start import start_from
-from showtell.training.stored_features import check_use, open_features
+from showtell.training.stored_features import check_use, open_views
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.watcher import SilentWatcher, Watcher
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a finished run gives."""
-
-    bundle: Path  # the best one
-    epochs: int  # that were trained, over all resumptions
-    best_epoch: int
-    scores: dict[str, float]  # of the best bundle on dev, by the search of training.dev_beam
-    seconds: float  # of training and evaluating, over all resumptions
-    captions_per_second: float  # in training, median over the epochs
-
 
 _STEPS_BETWEEN_CHECKS = 50  # on a GPU: to read a loss is to wait until it is computed
 
@@ -238,19 +226,7 @@ class _Run:
         # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
         images = replace(self.dataset, images=self.training_set.images + self.dataset.split("dev").images)
         with self.processes.first_before_others():
-            caches = [open_features(images, self.encoder, self.features, self.watcher)]
-            for number in range(1, self.recipe.augmentation.views):
-                assert changes is not None  # the recipe sees to that
-                caches.append(
-                    open_features(
-                        self.training_set,
-                        self.encoder,
-                        self.features,
-                        self.watcher,
-                        views=changes.keep(number),
-                        number=number,
-                    )
-                )
+            caches = open_views(images, self.training_set, self.encoder, self.features, self.watcher, changes)
         return CachedImages(caches, self.training_set, changes), CachedImages(caches, self.own_dev_set)
 
     def _is_done(self) -> bool:
@@ -431,12 +407,7 @@ class _Run:
             self.folder.save_best(bundle, epoch)
 
     def _modules(self) -> dict[str, nn.Module]:
-        modules: dict[str, nn.Module] = {"model": self.model}
-        if self.average is not None:
-            modules["average"] = self.average.module
-            if self.average.anchor is not None:
-                modules["anchor"] = self.average.anchor
-        return modules
+        return {"model": self.model, **({} if self.average is None else self.average.modules())}
 
     def _save(self) -> None:
         self._read_losses()  # a step that went wrong must not get into the checkpoint
@@ -451,13 +422,13 @@ class _Run:
     def _restore(self) -> None:
         tensors, values = read_checkpoint(self.folder.checkpoint)
         self.position = Position.from_dict(values)
+        has_average = any(name.startswith("average.") for name in tensors)
         if self.average is not None and any(name.startswith("anchor.") for name in tensors):
             self.average.set_anchor()
-        modules = self._modules()
-        if self.average is not None and not any(name.startswith("average.") for name in tensors):
-            del modules["average"]  # the epochs so far had none; rewarded ones that are added may
+        # The epochs so far may have had no average; rewarded ones that are added may.
+        modules = self._modules() if has_average else {"model": self.model}
         restore(tensors, modules, self.optimizer, rank=self.processes.rank)
-        if self.average is not None and "average" not in modules:
+        if self.average is not None and not has_average:
             self.average.begin(self.model)
         # For the log, should no batch of the epoch be left to set it.
         step = max(0, self.position.step - 1)
