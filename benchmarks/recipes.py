@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from showtell.recipes import load_recipe
+
 CLASSICS = (
     "show-tell-lstm",
     "show-tell-resnet152",
@@ -24,25 +26,6 @@ CLASSICS = (
     "attend-gru-dot",
 )
 SEARCHES = {"greedy": ["--greedy"], "beam 3": ["--beam", "3"], "beam 5": ["--beam", "5"]}
-# What lifts every architecture, in place of a tutorial's own training: all captions of a picture in one batch, AdamW
-# with one cycle, label smoothing, a moving average of the weights. (The other ingredient is the encoder.)
-INGREDIENTS = (
-    "text.min_count=5",
-    "text.max_words=0",
-    "training.epochs=6",
-    "training.batching=image",
-    "training.batch_size=16",
-    "training.optimizer=adamw",
-    "training.learning_rate=1.2e-3",
-    "training.weight_decay=1e-2",
-    "training.schedule=onecycle",
-    "training.warmup=0.1",
-    "training.label_smoothing=0.1",
-    "training.ema=0.999",
-    "training.patience=0",
-    "training.dev_beam=3",
-    "training.evaluate_every=6",
-)
 METRICS = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "METEOR", "ROUGE_L", "CIDEr")
 
 
@@ -95,9 +78,25 @@ def _train(recipe: str, run: Path, arguments: argparse.Namespace) -> None:
             f"encoder.image_size={arguments.image_size}",
         ),
     ]
-    for setting in INGREDIENTS if arguments.ingredients else ():
-        command.extend(["--set", setting])
+    if arguments.ingredients:
+        command.extend(_ingredients())
     _run(command)
+
+
+def _ingredients() -> list[str]:
+    """Returns what lifts every architecture, in place of a tutorial's own: the words and the training of one recipe.
+
+    All captions of a picture in one batch, AdamW with one cycle, label smoothing, a moving average of the weights. The
+    other ingredient is the encoder.
+    """
+    tables = load_recipe("flickr8k-fast").to_dict()
+    settings = [
+        f"{section}.{key}={json.dumps(value)}"
+        for section in ("text", "training")
+        for key, value in tables[section].items()
+        if key != "seed"  # is given apart
+    ]
+    return [part for setting in settings for part in ("--set", setting)]
 
 
 def _evaluate(run: Path, options: Sequence[str], arguments: argparse.Namespace) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from showtell.errors import CacheError, TrainingError, TrainingInterrupted, Usag
 from showtell.files import digest_file, remove_partial_files, write_atomically, write_json
 from showtell.recipes import Recipe
 from showtell.training import SilentWatcher, train
-from showtell.training.checkpoint import read_checkpoint, restore, save_checkpoint
+from showtell.training.checkpoint import read_checkpoint, read_values, restore, save_checkpoint
 from showtell.training.history import History
-from tiny_runs import POOLING, draw_dataset, tiny_recipe
+from tiny_runs import POOLING, assert_equal_checkpoints, draw_dataset, tiny_recipe
 
 EPOCHS = 4
 SHOWTELL = [sys.executable, "-m", "showtell"]
@@ -85,12 +85,9 @@ def resumable(**training: Any) -> Recipe:
 
 def assert_same_run(run: Path, expected: Path) -> None:
     """Weights, optimiser, random generator, position, log and best bundle are equal in every bit."""
-    tensors, values = read_checkpoint(run / "checkpoint.safetensors")
-    right, right_values = read_checkpoint(expected / "checkpoint.safetensors")
-    assert tensors.keys() == right.keys()
+    tensors = assert_equal_checkpoints(run, expected)
     assert any(name.startswith("optimizer.") for name in tensors)
-    for name, tensor in tensors.items():
-        assert torch.equal(tensor, right[name]), name
+    values, right_values = (read_values(folder / "checkpoint.safetensors") for folder in (run, expected))
     for timed in (values, right_values):
         timed.pop("seconds")
     assert values == right_values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,18 +168,25 @@ def test_shares_out_of_range(key: str, value: float) -> None:
         TrainingConfig(**{key: value})
 
 
-def test_the_average_is_that_of_the_formula() -> None:
-    model, _ = make_model("show-tell")
-    average = AveragedModel(model, 0.9)
+def follow(average: AveragedModel, model: Any, steps: int, *, blend: float = 1.0) -> torch.Tensor:
+    """Moves the model by one at each step; returns the mean of its output weights by the formula, decay 0.9."""
     weight = model.decoder.output.weight
-    expected = weight.detach().clone()
-    for step in range(200):
+    mean = weight.detach().clone()
+    for step in range(steps):
         with torch.no_grad():
             weight.add_(1.0)
             model.decoder.norm.running_mean.add_(1.0)
         decay = min(0.9, (1 + step) / (10 + step))
-        expected = decay * expected + (1 - decay) * weight.detach()
-        average.follow(model, step)
+        mean = decay * mean + (1 - decay) * weight.detach()
+        average.follow(model, step, blend=blend)
+    return mean
+
+
+def test_the_average_is_that_of_the_formula() -> None:
+    model, _ = make_model("show-tell")
+    average = AveragedModel(model, 0.9)
+    weight = model.decoder.output.weight
+    expected = follow(average, model, 200)
     kept = average.module.decoder
     torch.testing.assert_close(kept.output.weight, expected)
     # Far from the start it lags behind by decay / (1 - decay) steps.
@@ -194,16 +202,9 @@ def test_an_anchored_average_goes_a_part_of_the_way() -> None:
     average = AveragedModel(model, 0.9)
     weight = model.decoder.output.weight
     start = weight.detach().clone()
-    average.restart(model, anchored=True)
+    average.set_anchor()
     assert average.anchor is not None
-    mean = start.clone()
-    for step in range(30):
-        with torch.no_grad():
-            weight.mul_(1.1)
-            model.decoder.norm.running_mean.add_(1.0)
-        decay = min(0.9, (1 + step) / (10 + step))
-        mean = decay * mean + (1 - decay) * weight.detach()
-        average.follow(model, step, blend=0.25)
+    mean = follow(average, model, 30, blend=0.25)
     kept = average.module.decoder
     torch.testing.assert_close(kept.output.weight, 0.75 * start + 0.25 * mean)
     assert torch.equal(average.anchor.decoder.output.weight, start)

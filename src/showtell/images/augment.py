@@ -136,7 +136,10 @@ def read_view(preprocessing: Preprocessing, source: ImageSource, view: View) -> 
     Raises:
         ImageError: the picture cannot be read.
     """
-    image = Image.fromarray(preprocessing.read(source, part=view.part))
+    pixels = preprocessing.read(source, part=view.part)
+    if view == View():
+        return pixels  # as plain features are extracted: no copies
+    image = Image.fromarray(pixels)
     for change, factor in (
         (ImageEnhance.Brightness, view.brightness),
         (ImageEnhance.Contrast, view.contrast),

@@ -53,16 +53,9 @@ class AveragedModel:
         for kept, buffer in zip(self.module.buffers(), model.buffers(), strict=True):
             kept.copy_(buffer)
 
-    def restart(self, model: nn.Module, *, anchored: bool = False) -> None:
-        """Puts the average into the model, so that it goes on from there.
-
-        Args:
-            model: that is trained.
-            anchored: whether these weights become the anchor.
-        """
+    def restart(self, model: nn.Module) -> None:
+        """Puts the average into the model, so that it goes on from there."""
         model.load_state_dict(self.module.state_dict())
-        if anchored:
-            self.set_anchor()
 
     def modules(self) -> dict[str, nn.Module]:
         """Returns what a run that goes on needs: "average", and "anchor" where there is one."""

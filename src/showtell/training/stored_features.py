@@ -46,8 +46,9 @@ def open_views(
         augmentation: of the training images; None where they are seen as they are alone.
     """
     caches = [open_features(dataset, encoder, folder, watcher)]
-    for number in range(1, augmentation.views if augmentation else 1):
-        assert augmentation is not None
+    if augmentation is None:
+        return caches
+    for number in range(1, augmentation.views):
         views = augmentation.keep(number)
         caches.append(open_features(training_set, encoder, folder, watcher, views=views, number=number))
     return caches

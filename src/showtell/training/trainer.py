@@ -240,8 +240,9 @@ class _Run:
         if self.average is not None and position.epoch == self.config.epochs and position.batch == 0:
             # Self-critical training goes on from what has been evaluated; Adam's moments go on, too, which is better
             # than new ones (docs/experiments.md).
-            self.average.restart(self.model, anchored=self.recipe.self_critical.blend < 1)
-            if self.average.anchor is not None:
+            self.average.restart(self.model)
+            if self.recipe.self_critical.blend < 1:
+                self.average.set_anchor()
                 position.averaged = 0  # it is held back by the anchor already, and need not lag behind
         self.fine_tuning.start_epoch(position.epoch, self.watcher)
         self.watcher.stage(
