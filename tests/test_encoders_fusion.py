@@ -98,7 +98,6 @@ def test_a_configuration_knows_its_backbones() -> None:
         ({"name": "a + b", "weights": "a.pth + b.pth + c.pth"}, r"Received: 3 .* for 2"),
         ({"name": "a", "weights": "a.pth + b.pth"}, r"Received: 2 \('a.pth \+ b.pth'\) for 1 \('a'\)"),
         ({"name": "a", "weights": "random + imagenet"}, r"Received: 2 .* for 1"),
-        ({"name": "a + b", "trainable": True}, r"trainable = true needs a single backbone.* 'a \+ b'"),
     ],
 )
 def test_backbones_that_cannot_be_one_encoder_are_refused(settings: dict[str, Any], message: str) -> None:

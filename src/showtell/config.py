@@ -89,11 +89,6 @@ class EncoderConfig:
                 f"{' or '.join(KINDS_OF_WEIGHTS)} for all. Received: {len(weights)} ({self.weights!r}) for "
                 f"{len(names)} ({self.name!r})"
             )
-        if self.trainable and len(names) > 1:
-            raise ConfigError(
-                "encoder.trainable = true needs a single backbone: several are used frozen. "
-                f"Received: encoder.name = {self.name!r}. Set encoder.trainable = false, or name one backbone."
-            )
 
 
 @dataclass(frozen=True)
@@ -217,6 +212,9 @@ class FineTuningConfig:
     stage_epochs: int = 0
     """epochs from the unfreezing of one stage to that of the next below, the top first (Howard and Ruder 2018, section
     3.3); 0 unfreezes all at once"""
+    stages: int = 0
+    """at most so many stages ever learn, the top ones; those below stay as they were, which saves much of the time; 0
+    is all of them"""
     recompute: bool = False
     """compute activations of the encoder again for its gradients instead of keeping them: less memory, more time (Chen
     et al. 2016)"""
@@ -226,6 +224,7 @@ class FineTuningConfig:
         check_range("fine_tuning.layer_decay", self.layer_decay, minimum=0.01, maximum=1.0)
         check_range("fine_tuning.freeze_epochs", self.freeze_epochs, minimum=0)
         check_range("fine_tuning.stage_epochs", self.stage_epochs, minimum=0)
+        check_range("fine_tuning.stages", self.stages, minimum=0)
 
 
 @dataclass(frozen=True)

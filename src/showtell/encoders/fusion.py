@@ -1,4 +1,4 @@
-"""Several frozen backbones as one encoder: what each sees in a cell stands side by side in that cell's vector.
+"""Several backbones as one encoder: what each sees in a cell stands side by side in that cell's vector.
 
 Backbones that were trained differently make different mistakes, and a decoder that reads both is better than with
 either. All get the same resized pixels; each normalises them in its own way. The features of each are cached apart,
@@ -28,7 +28,7 @@ from showtell.images import Preprocessing
 
 
 class FusedEncoder(Encoder):
-    """Frozen encoders of one backbone each, their features joined along the channels.
+    """Encoders of one backbone each, frozen or all trainable, their features joined along the channels.
 
     `preprocessing` only scales pixels to 0..1: each member normalises for itself.
 
@@ -52,13 +52,16 @@ class FusedEncoder(Encoder):
         return tuple(cast(Encoder, member) for member in self.backbone.children())
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Computes features, without gradients.
+        """Computes features; without gradients where the encoder is frozen.
 
         Args:
             pixels: float (images, 3, height, width), 0..1.
 
         Returns:
             (images, cells, channels), row by row, or (images, channels) where the output is pooled.
+
+        Raises:
+            ConfigError: one image alone in training, which a backbone's batch norms cannot take.
         """
         features = []
         for member in self.members:
@@ -80,8 +83,8 @@ class FusedEncoder(Encoder):
         return np.concatenate([member.encode(_normalise(pixels, member)) for member in self.members], axis=-1)
 
     def compute_fingerprint(self) -> str:
-        """Returns the fingerprint: of those of the members, in their order."""
-        facts = {"fused": [member.fingerprint for member in self.members]}
+        """Returns the fingerprint: of those of the members as they are now, in their order."""
+        facts = {"fused": [member.compute_fingerprint() for member in self.members]}
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def _measure(self) -> tuple[str, tuple[int, int], int]:

@@ -166,12 +166,12 @@ def classifier_prefixes(name: str) -> tuple[str, ...]:
     return (*listed, "AuxLogits")
 
 
-def group_into_stages(backbone: nn.Module) -> list[list[str]]:
-    """Returns the names of a backbone's parameters by stage, from the picture up; one stage where timm knows none."""
+def group_into_stages(backbone: nn.Module) -> list[list[nn.Parameter]]:
+    """Returns a backbone's parameters by stage, from the picture up; one stage where timm knows none."""
     if not hasattr(backbone, "group_matcher"):
-        return [[name for name, _ in backbone.named_parameters()]]
+        return [list(backbone.parameters())]
     stages = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
-    return [list(names) for _, names in sorted(stages.items())]
+    return [[backbone.get_parameter(name) for name in names] for _, names in sorted(stages.items())]
 
 
 def group_by_layer(backbone: nn.Module, *, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:

@@ -7,9 +7,12 @@ the epoch, so that a resumed run finds it as it was.
 
 from __future__ import annotations
 
+from itertools import chain, zip_longest
+
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from showtell.config import FineTuningConfig
 from showtell.encoders import Encoder, zoo
 from showtell.errors import ConfigError
 from showtell.recipes import Recipe
@@ -35,43 +38,49 @@ class FineTuning:
         self._config = recipe.fine_tuning
         if encoder is None:
             return
-        self._stages = zoo.group_into_stages(encoder.backbone)
-        if self._config.stage_epochs and len(self._stages) == 1:
-            raise ConfigError(
-                f"fine_tuning.stage_epochs = {self._config.stage_epochs}: timm knows no stages of the backbone "
-                f"{recipe.encoder.name}. Set it to 0."
-            )
+        stages = [zoo.group_into_stages(member.backbone) for member in encoder.members]
+        for member, own in zip(encoder.members, stages):
+            _check_stages(self._config, member, len(own))
+        # From the top down: where backbones have different numbers of stages, the top ones learn together.
+        levels = zip_longest(*(reversed(own) for own in stages), fillvalue=[])
+        self._stages = [[parameter for stage in level for parameter in stage] for level in levels]
         if self._config.recompute:
-            zoo.recompute_activations(encoder.backbone, recipe.encoder.name)
-        self._norms = [module for module in encoder.modules() if isinstance(module, _BatchNorm)]
+            for member in encoder.members:
+                zoo.recompute_activations(member.backbone, member.config.name)
+        self._norms: list[nn.Module] = [
+            module for module in encoder.modules() if isinstance(module, _BatchNorm)
+        ]
         if self._config.batch_norm == "frozen":
             for norm in self._norms:
                 norm.requires_grad_(False)
-        self._learnable = [name for name, p in encoder.backbone.named_parameters() if p.requires_grad]
+        lowest = self._config.stages or len(self._stages)
+        for parameter in chain.from_iterable(self._stages[lowest:]):
+            parameter.requires_grad_(False)
+        self._learnable = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
 
     def count_stages(self, epoch: int) -> int:
         """Returns how many stages learn in an epoch (from 0), counted from the top."""
         rewarded = self._recipe.is_self_critical(epoch)
         if epoch < self._config.freeze_epochs or (rewarded and not self._recipe.self_critical.trains_encoder):
             return 0
+        most = min(len(self._stages), self._config.stages or len(self._stages))
         if not self._config.stage_epochs:
-            return len(self._stages)
+            return most
         since = epoch - self._config.freeze_epochs
-        return min(len(self._stages), 1 + since // self._config.stage_epochs)
+        return min(most, 1 + since // self._config.stage_epochs)
 
     def start_epoch(self, epoch: int, watcher: Watcher) -> None:
         """Freezes and unfreezes stages for an epoch (from 0)."""
         if self._encoder is None:
             return
         count = self.count_stages(epoch)
-        learning = {name for stage in self._stages[len(self._stages) - count :] for name in stage}
-        backbone = self._encoder.backbone
-        for name in self._learnable:
-            backbone.get_parameter(name).requires_grad_(name in learning)
+        learning = set(chain.from_iterable(self._stages[:count]))
+        for parameter in self._learnable:
+            parameter.requires_grad_(parameter in learning)
         frozen = [
             module
-            for prefix, module in backbone.named_modules()
-            if (names := _parameter_names(prefix, module)) and learning.isdisjoint(names)
+            for module in self._encoder.backbone.modules()
+            if (own := set(module.parameters())) and learning.isdisjoint(own)
         ]
         self._encoder.fixed = frozen + ([] if self._config.batch_norm == "train" else self._norms)
         if count < len(self._stages):
@@ -90,6 +99,14 @@ class FineTuning:
             buffer.copy_(value)
 
 
-def _parameter_names(prefix: str, module: nn.Module) -> list[str]:
-    dot = "." if prefix else ""
-    return [f"{prefix}{dot}{name}" for name, _ in module.named_parameters()]
+def _check_stages(config: FineTuningConfig, encoder: Encoder, count: int) -> None:
+    if config.stage_epochs and count == 1:
+        raise ConfigError(
+            f"fine_tuning.stage_epochs = {config.stage_epochs}: timm knows no stages of the backbone "
+            f"{encoder.config.name}. Set it to 0."
+        )
+    if config.stages > count:
+        raise ConfigError(
+            f"fine_tuning.stages = {config.stages}: the backbone {encoder.config.name} has {count}. Set it to that or "
+            "fewer, or to 0 for all of them."
+        )

@@ -36,11 +36,12 @@ def create_optimizer(
         if module is None:
             continue
         if module is encoder and layer_decay < 1:
-            for group in zoo.group_by_layer(
-                encoder.backbone, weight_decay=config.weight_decay, layer_decay=layer_decay
-            ):
-                peak = rate * group.pop("lr_scale")
-                groups.append({**group, "peak": peak, "lr": peak})
+            for member in encoder.members:
+                for group in zoo.group_by_layer(
+                    member.backbone, weight_decay=config.weight_decay, layer_decay=layer_decay
+                ):
+                    peak = rate * group.pop("lr_scale")
+                    groups.append({**group, "peak": peak, "lr": peak})
             continue
         parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         decayed = [p for p in parameters if p.ndim > 1 and id(p) not in embeddings]
