@@ -169,3 +169,55 @@ def test_it_starts_from_a_captioner_whose_backbones_were_frozen(tmp_path: Path) 
     train(frozen, shared_dataset(), tmp_path / "frozen", features=tmp_path / "features")
     result = train(recipe_with(), shared_dataset(), tmp_path / "run", start=tmp_path / "frozen")
     assert moved_since_the_start(result.bundle)
+
+
+# What is frozen runs folded
+
+
+@pytest.mark.parametrize("policy", ["train", "statistics", "frozen"])
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_folding_what_is_frozen_changes_nothing_but_time(policy: str, epoch: int) -> None:
+    settings = {"batch_norm": policy, "freeze_epochs": 1, "stage_epochs": 1}
+    recipe = recipe_with(settings, training={"epochs": 4})
+    plain, folded = build(), build()
+    for encoder in (plain, folded):
+        FineTuning(encoder, recipe).start_epoch(epoch, SilentWatcher())
+    for member in plain.members:
+        assert count_norms(member._taught[0]) < count_norms(member.backbone)
+        member._taught.clear()
+    pixels = torch.rand(4, 3, 64, 64)
+    for _ in range(2):  # the second time with weights and statistics that have moved
+        seen, expected = (encoder.train()(pixels) for encoder in (folded, plain))
+        torch.testing.assert_close(seen, expected, atol=1e-4, rtol=1e-3)
+        assert seen.requires_grad == (epoch > 0)
+        if not epoch:
+            continue
+        for features, encoder in ((seen, folded), (expected, plain)):
+            encoder.zero_grad()
+            features.square().mean().backward()
+            with torch.no_grad():
+                for parameter in encoder.parameters():
+                    if parameter.grad is not None:
+                        parameter.add_(parameter.grad, alpha=-0.1)
+        ours, theirs = dict(folded.named_parameters()), dict(plain.named_parameters())
+        assert {n for n in ours if ours[n].grad is not None} == {
+            n for n in ours if theirs[n].grad is not None
+        }
+    for name, tensor in plain.state_dict().items():
+        torch.testing.assert_close(folded.state_dict()[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+
+
+def test_new_weights_are_not_read_from_the_folded_copy() -> None:
+    encoder, other = build(NAMES[0]), build(NAMES[0])
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    FineTuning(encoder, recipe_with({"stages": 1})).start_epoch(0, SilentWatcher())
+    assert encoder._taught
+    encoder.load_state_dict(other.state_dict())
+    pixels = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(encoder.eval()(pixels), other.eval()(pixels))
+
+
+def count_norms(network: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())

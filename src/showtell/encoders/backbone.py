@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,8 @@ class Encoder(nn.Module):
         self.cells = self.grid[0] * self.grid[1] if self.output == "grid" else 1
         self.fingerprint = self.compute_fingerprint()
         self.fixed: list[nn.Module] = []
-        self._fast: list[nn.Module] = []  # in a list, so that it is no submodule and no part of the state
+        self._fast: list[nn.Module] = []  # in lists, so that they are no submodules and no part of the state
+        self._taught: list[nn.Module] = []
         self.register_load_state_dict_post_hook(_forget_fast_copy)  # type: ignore[no-untyped-call]
         if not self.trainable:
             self.requires_grad_(False)
@@ -114,7 +115,8 @@ class Encoder(nn.Module):
             # Convolutions train almost twice as fast so. Only the pixels: moments of the optimiser that a
             # checkpoint gives back would not fit weights in this layout.
             try:
-                return self._features(self.backbone, pixels.contiguous(memory_format=torch.channels_last))
+                network = self._taught[0] if self._taught else self.backbone
+                return self._features(network, pixels.contiguous(memory_format=torch.channels_last))
             except ValueError as error:
                 if "more than 1 value per channel" not in str(error):
                     raise
@@ -126,6 +128,22 @@ class Encoder(nn.Module):
                 ) from None
         with torch.no_grad():
             return self._features(self.backbone, pixels)
+
+    def freeze(self, parts: Sequence[nn.Module], learning: Collection[nn.Parameter]) -> None:
+        """Fixes parts of a trainable encoder until the next call; what is frozen runs faster, its batch norms folded.
+
+        Must be called again after weights of frozen parts have changed.
+
+        Args:
+            parts: modules that stay in evaluation mode whatever `train()` says.
+            learning: the parameters of whole stages that learn.
+        """
+        self.fixed = list(parts)
+        self._taught.clear()
+        learning = learning if isinstance(learning, set) else set(learning)
+        if not learning.issuperset(self.backbone.parameters()):
+            self._taught.append(fold_batch_norms(self.backbone, self._probe(), learning=learning))
+        self.train(self.training)
 
     def encode(self, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> FloatArray:
         """Computes features outside of training: evaluation mode, no gradients, the fastest precision.
@@ -226,15 +244,22 @@ class Encoder(nn.Module):
 
     def fold_backbone(self) -> nn.Module:
         """Returns a copy of the backbone for inference, its batch norms folded into the convolutions."""
+        return fold_batch_norms(self.backbone, self._probe())
+
+    def _probe(self) -> Tensor:
         generator = torch.Generator().manual_seed(0)
-        probe = torch.rand(2, 3, self.preprocessing.height, self.preprocessing.width, generator=generator)
-        return fold_batch_norms(self.backbone, probe.to(self.device))
+        size = (self.preprocessing.height, self.preprocessing.width)
+        return torch.rand(2, 3, *size, generator=generator).to(self.device)
 
     def _apply(self, *arguments: Any, **options: Any) -> Encoder:
-        self._fast.clear()  # `.to(device)` and the like come through here
+        self._forget_copies()  # `.to(device)` and the like come through here
         super()._apply(*arguments, **options)  # type: ignore[no-untyped-call]
         self.precision = resolve_precision(self.config.precision, self.device)
         return self
+
+    def _forget_copies(self) -> None:
+        self._fast.clear()
+        self._taught.clear()
 
     def compute_fingerprint(self) -> str:
         """Returns the fingerprint of the encoder as it is now: another one after training."""
@@ -321,7 +346,7 @@ def _use_one_core() -> None:
 
 
 def _forget_fast_copy(encoder: Encoder, _keys: object) -> None:
-    encoder._fast.clear()  # it was made of the weights before
+    encoder._forget_copies()  # they were made of the weights before
 
 
 def _build_from_timm(config: EncoderConfig, kind: str, seed: int) -> Encoder:

@@ -1,4 +1,4 @@
-"""A frozen network's batch norms, multiplied into the convolutions before them.
+"""The batch norms of a frozen network, or of what is frozen of it, multiplied into the convolutions before them.
 
 In evaluation mode a batch norm is one multiplication and one addition per channel, which the convolution
 before it can do for free (Jacob et al. 2018, section 3.2). On a CPU this makes MobileNets about a third
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
@@ -19,8 +20,13 @@ _TOLERANCE = 1e-3  # relative to the largest feature; what rounding does is a hu
 
 
 @torch.no_grad()
-def fold_batch_norms(backbone: nn.Module, probe: Tensor) -> nn.Module:
+def fold_batch_norms(
+    backbone: nn.Module, probe: Tensor, *, learning: Collection[nn.Parameter] = ()
+) -> nn.Module:
     """Returns a copy of a backbone in evaluation mode, its batch norms folded where that changes nothing.
+
+    Modules all of whose parameters learn are not copied: the copy has the same ones, so that it learns with them. They
+    are left in evaluation mode.
 
     Which batch norm follows which convolution is seen from one forward pass, not guessed from names; and the
     folded network must give the same features on `probe`, or the copy is returned unfolded.
@@ -28,16 +34,37 @@ def fold_batch_norms(backbone: nn.Module, probe: Tensor) -> nn.Module:
     Args:
         backbone: with `forward_features`; it is not changed.
         probe: float (images, 3, height, width), an input to compare on.
+        learning: parameters of whole modules, batch norms included.
     """
-    plain = copy.deepcopy(backbone).eval().requires_grad_(False)
-    folded = copy.deepcopy(plain)
-    pairs = _find_pairs(folded, probe)
+    shared = {id(module): module for module in _find_learning(backbone, set(learning))}
+    plain = copy.deepcopy(backbone, shared.copy()).eval()
+    folded = copy.deepcopy(backbone, shared.copy()).eval()
+    inside = {id(part) for module in shared.values() for part in module.modules()}
+    for module in (*plain.modules(), *folded.modules()):
+        if id(module) not in inside:
+            for parameter in module.parameters(recurse=False):
+                parameter.requires_grad_(False)
+    pairs = [
+        pair
+        for pair in _find_pairs(folded, probe)
+        if not any(id(folded.get_submodule(name)) in inside for name in pair)
+    ]
     for convolution, norm in pairs:
         _fold(folded, convolution, norm)
     expected: Tensor = plain.forward_features(probe)  # type: ignore[operator]  # the caller's contract
     received: Tensor = folded.forward_features(probe)  # type: ignore[operator]
     error = (received - expected).abs().max()
     return folded if bool(error <= _TOLERANCE * expected.abs().max()) else plain
+
+
+def _find_learning(module: nn.Module, learning: set[nn.Parameter]) -> Iterator[nn.Module]:
+    """Yields the largest modules all of whose parameters learn."""
+    own = set(module.parameters())
+    if own and own <= learning:
+        yield module
+        return
+    for child in module.children():
+        yield from _find_learning(child, learning)
 
 
 def _find_pairs(network: nn.Module, probe: Tensor) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -81,6 +81,13 @@ class FusedEncoder(Encoder):
             EncoderError: pixels of another type or shape, or features that are not finite.
         """
         return np.concatenate([member.encode(_normalise(pixels, member)) for member in self.members], axis=-1)
+
+    def freeze(self, parts: Sequence[nn.Module], learning: Collection[nn.Parameter]) -> None:
+        """Fixes parts of the members, as `Encoder.freeze` does for one."""
+        for member in self.members:
+            own = set(member.backbone.modules())
+            member.freeze([part for part in parts if part in own], learning)
+        self.train(self.training)
 
     def compute_fingerprint(self) -> str:
         """Returns the fingerprint: of those of the members as they are now, in their order."""

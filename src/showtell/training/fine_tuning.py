@@ -79,10 +79,12 @@ class FineTuning:
             parameter.requires_grad_(parameter in learning)
         frozen = [
             module
-            for module in self._encoder.backbone.modules()
+            for member in self._encoder.members
+            for module in member.backbone.modules()
             if (own := set(module.parameters())) and learning.isdisjoint(own)
         ]
-        self._encoder.fixed = frozen + ([] if self._config.batch_norm == "train" else self._norms)
+        norms = [] if self._config.batch_norm == "train" else self._norms
+        self._encoder.freeze(frozen + norms, learning)
         if count < len(self._stages):
             watcher.note(f"epoch {epoch + 1}: {count} of the encoder's {len(self._stages)} stages learn")
 
