@@ -33,6 +33,7 @@ COMMANDS = [
     "evaluate",
     "score",
     "tune",
+    "remember",
     "export",
     "pack",
     "recipes",

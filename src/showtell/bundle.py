@@ -7,6 +7,7 @@
         vocabulary.json
         decoder.safetensors
         encoder.safetensors    only where the encoder was trained, or its weights were included on request
+        consensus.safetensors  only where it asks what people said of similar pictures (`showtell.consensus`)
 
 A frozen backbone that came from elsewhere is referenced by name and digest, not copied. Loading checks that the
 parts belong together before any weight is used.
@@ -34,6 +35,7 @@ from showtell.recipes import Recipe
 from showtell.text import Vocabulary
 
 FORMAT_VERSION = 1
+CONSENSUS = "consensus.safetensors"
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
@@ -57,6 +59,7 @@ class Bundle:
     encoder: EncoderRecord
     decoder_weights: Weights
     encoder_weights: Weights | None = None  # None: referenced by `encoder.source`
+    consensus: Weights | None = None  # what `showtell.consensus.build_consensus` gave
     split_fingerprint: str = ""  # of the data it was trained on
     scores: Mapping[str, Any] = field(default_factory=dict)  # by split, with the settings that gave them
     tuning: Mapping[str, Any] = field(default_factory=dict)  # how recipe.decoding was chosen; {}: it was not
@@ -77,10 +80,10 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
     weights = {"decoder.safetensors": bundle.decoder_weights}
     if bundle.encoder_weights is not None:
         weights["encoder.safetensors"] = bundle.encoder_weights
+    if bundle.consensus is not None:
+        weights[CONSENSUS] = bundle.consensus
     for name, tensors in weights.items():
-        # Not ascontiguousarray: it would turn the counters of batch norms, which have no axis, into vectors.
-        arrays = {key: np.asarray(value, order="C") for key, value in tensors.items()}
-        write_atomically(folder / name, safetensors.numpy.save(arrays))
+        write_weights(folder / name, tensors)
     files = {name: digest_file(folder / name) for name in ("vocabulary.json", *weights)}
     write_json(
         folder / "bundle.json",
@@ -151,6 +154,7 @@ def load_bundle(model: Path) -> Bundle:
             "vocabulary.json",
             "decoder.safetensors",
             *(["encoder.safetensors"] if included else []),
+            *([CONSENSUS] if CONSENSUS in manifest["files"] else []),
         ):
             check_digest(folder / name, manifest["files"][name])
         vocabulary = Vocabulary.load(folder / "vocabulary.json")
@@ -168,8 +172,9 @@ def load_bundle(model: Path) -> Bundle:
             encoder=EncoderRecord(
                 encoder["source"], encoder["fingerprint"], encoder["channels"], encoder["cells"]
             ),
-            decoder_weights=_read_weights(folder / "decoder.safetensors"),
-            encoder_weights=_read_weights(folder / "encoder.safetensors") if included else None,
+            decoder_weights=read_weights(folder / "decoder.safetensors"),
+            encoder_weights=read_weights(folder / "encoder.safetensors") if included else None,
+            consensus=read_weights(folder / CONSENSUS) if CONSENSUS in manifest["files"] else None,
             split_fingerprint=manifest["split_fingerprint"],
             scores=manifest["scores"],
             tuning=manifest.get("tuning", {}),
@@ -181,6 +186,27 @@ def load_bundle(model: Path) -> Bundle:
         raise
     except ShowtellError as error:
         raise BundleError(f"{folder}: {error}") from None
+
+
+def store_consensus(folder: Path, consensus: Weights, decoding: DecodingSettings) -> str:
+    """Adds to a bundle on disk what people said of its training pictures, and returns its new digest.
+
+    Args:
+        folder: of the bundle.
+        consensus: what `showtell.consensus.build_consensus` gave.
+        decoding: how it searches from now on.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        OSError: it cannot be written; it is as it was.
+    """
+    bundle = load_bundle(folder)
+    write_weights(folder / CONSENSUS, consensus)
+    manifest = read_json(folder / "bundle.json")
+    manifest["recipe"] = replace(bundle.recipe, decoding=decoding).to_dict()
+    manifest["files"][CONSENSUS] = digest_file(folder / CONSENSUS)
+    write_json(folder / "bundle.json", manifest)
+    return digest_file(folder / "bundle.json")
 
 
 def store_decoding(folder: Path, decoding: DecodingSettings, tuning: Mapping[str, Any]) -> str:
@@ -243,7 +269,19 @@ def check_digest(path: Path, expected: str) -> None:
         )
 
 
-def _read_weights(path: Path) -> Weights:
+def write_weights(path: Path, tensors: Weights) -> None:
+    """Writes arrays to a file that appears whole or not at all."""
+    # Not ascontiguousarray: it would turn the counters of batch norms, which have no axis, into vectors.
+    arrays = {key: np.asarray(value, order="C") for key, value in tensors.items()}
+    write_atomically(path, safetensors.numpy.save(arrays))
+
+
+def read_weights(path: Path) -> Weights:
+    """Returns the arrays of a file.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
     try:
         return safetensors.numpy.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:

@@ -235,10 +235,16 @@ class Captioner:
         Raises:
             SplitError: no image has this split.
             ImageError: an image cannot be read; a score over the others would not be comparable.
+            UsageError: training pictures, with a consensus that knows their captions.
         """
         chosen = dataset.split(split)
         chosen = replace(chosen, images=chosen.images[:max_images])
         settings = settings or self.settings
+        if settings.consensus and split == "train":
+            raise UsageError(
+                f"decoding.consensus = {settings.consensus:g} asks what people said of the training pictures, so "
+                "scores on the split train would mean nothing. Evaluate another split, or with --consensus 0."
+            )
         return evaluate_captions(
             chosen,
             self._captions_of(chosen, settings),

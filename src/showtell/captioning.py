@@ -6,13 +6,15 @@ A backend is the encoder and the decoder of one captioner, in torch or exported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from showtell.consensus import Agreements, Opinion
 from showtell.decoding import DecodingSettings, Hypothesis, Stepper, decode
+from showtell.errors import ConfigError
 from showtell.images import ImageSource, Preprocessing
 from showtell.text import SPECIAL, Vocabulary
 
@@ -28,6 +30,11 @@ class Backend(Protocol):
     preprocessing: Preprocessing  # of what attention speaks of
     vocabulary: Vocabulary
     grid: tuple[int, int]  # rows and columns of the feature map; (1, 1) for pooled features
+
+    @property
+    def consensus(self) -> Opinion | None:
+        """What people said of similar training pictures, where the captioner knows it."""
+        ...
 
     def read(self, source: ImageSource) -> Any:
         """Returns one picture at the encoder's size; called on several threads.
@@ -63,7 +70,7 @@ class Caption:
     """One caption of one image."""
 
     text: str  # words joined by spaces; never a special token
-    score: float  # the length-normalised log-probability that captions of one image are ranked by
+    score: float  # what captions of one image are ranked by: the length-normalised log-probability, and the consensus
     log_prob: float  # natural log-probability of the whole caption
     word_log_probs: tuple[float, ...]  # of each word, in order
     attention: npt.NDArray[np.float32] | None = None  # (words, cells) for decoders that attend
@@ -88,9 +95,34 @@ def caption_features(
 
     Returns:
         For each image its captions, best first.
+
+    Raises:
+        ConfigError: a consensus is asked for, and the captioner does not know what people said.
     """
-    found = decode(backend.bind(features), settings, SPECIAL, image_seeds=positions)
-    return [[_write(hypothesis, backend.vocabulary) for hypothesis in image] for image in found]
+    asked = settings.consensus > 0
+    if asked and backend.consensus is None:
+        raise ConfigError(
+            f"decoding.consensus = {settings.consensus:g}: this captioner does not know the captions of its training "
+            "pictures. Add them (showtell remember MODEL --data DATA --output FOLDER), or set it to 0."
+        )
+    every = replace(settings, count=settings.beam) if asked and settings.method == "beam" else settings
+    found = decode(backend.bind(features), every, SPECIAL, image_seeds=positions)
+    captions = [[_write(hypothesis, backend.vocabulary) for hypothesis in image] for image in found]
+    if not asked or backend.consensus is None:
+        return captions
+    words = [[caption.words for caption in image] for image in captions]
+    agreements = backend.consensus.agree(features, words, settings.neighbours)
+    return [
+        _rank(image, settings.consensus * agreement)[: settings.count]
+        for image, agreement in zip(captions, agreements, strict=True)
+    ]
+
+
+def _rank(captions: Sequence[Caption], more: Agreements) -> list[Caption]:
+    scored = [
+        replace(caption, score=caption.score + value) for caption, value in zip(captions, more.tolist())
+    ]
+    return sorted(scored, key=lambda caption: -caption.score)  # stable: of equals the more probable one first
 
 
 def _write(hypothesis: Hypothesis, vocabulary: Vocabulary) -> Caption:

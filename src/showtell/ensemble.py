@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from showtell.captioning import Backend
+from showtell.consensus import Agreements, Captions, Opinion
 from showtell.decoding import EnsembleStepper, IntArray, Voice
 from showtell.errors import UsageError, VocabularyError
 from showtell.images import ImageSource, Preprocessing
@@ -33,10 +34,23 @@ class Member(Backend, Protocol):
         ...
 
 
+class _MemberOpinion:
+    """The consensus of one member, asked with the features of all."""
+
+    def __init__(self, opinion: Opinion, place: int) -> None:
+        self._opinion = opinion
+        self._place = place
+
+    def agree(self, features: tuple[Any, ...], captions: Captions, neighbours: int) -> list[Agreements]:
+        """Returns what the member says."""
+        return self._opinion.agree(features[self._place], captions, neighbours)
+
+
 class EnsembleBackend:
     """The networks of several captioners; implements `showtell.captioning.Backend`.
 
-    Where it looked is the mean of the members that attend, if their cells lie on the same parts of the picture.
+    The consensus is that of the first member that has one. Where it looked is the mean of the members that attend, if
+    their cells lie on the same parts of the picture.
 
     Args:
         members: two or more.
@@ -73,6 +87,12 @@ class EnsembleBackend:
         ]
         self._encoders = [(size, member) for (_, size), (_, member) in encoders.items()]
 
+        opinions = [
+            _MemberOpinion(member.consensus, place)
+            for member, place in zip(members, self._features)
+            if member.consensus is not None
+        ]
+        self.consensus = opinions[0] if opinions else None
         looking = [member for member in members if member.attends]
         agree = len({(member.grid, _seen(member.preprocessing)) for member in looking}) == 1
         self._looks = [agree and member.attends for member in members]

@@ -5,6 +5,7 @@
     EXPORT/
         portable.json      what is here: format, bundle, recipe, preprocessing, shapes, digest of every other file
         vocabulary.json
+        consensus.safetensors  as in the bundle, where that has one
         encoder.onnx       pixels uint8 (images, height, width, 3) -> features; normalisation is inside
         start.onnx         features -> the memory of the images, and the state before the first word
         step.onnx          tokens (images, width), state, memory -> logits, state, attention
@@ -20,7 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from showtell import __version__
-from showtell.bundle import check_digest, find_bundle, read_json
+from showtell.bundle import (
+    CONSENSUS,
+    Weights,
+    check_digest,
+    find_bundle,
+    read_json,
+    read_weights,
+    write_weights,
+)
 from showtell.errors import BundleError, ShowtellError
 from showtell.files import digest_file, write_json
 from showtell.images import Preprocessing
@@ -53,6 +62,7 @@ class PortableModel:
     bundle_digest: str = ""  # of the bundle that was exported
     split_fingerprint: str = ""
     scores: Mapping[str, Any] = field(default_factory=dict)
+    consensus: Weights | None = None  # what people said of the training pictures
     folder: Path = Path()  # where the graphs are
     digest: str = ""  # of portable.json
 
@@ -72,7 +82,14 @@ def find_model(model: Path) -> Path:
 
 
 def save_manifest(model: PortableModel, folder: Path) -> str:
-    """Writes portable.json next to the graphs and the vocabulary, last of all, and returns its digest."""
+    """Writes portable.json and the consensus next to the graphs and the vocabulary, and returns the manifest's digest.
+
+    The manifest comes last.
+    """
+    files = ["vocabulary.json", *GRAPHS]
+    if model.consensus is not None:
+        write_weights(folder / CONSENSUS, model.consensus)
+        files.append(CONSENSUS)
     write_json(
         folder / MANIFEST,
         {
@@ -91,7 +108,7 @@ def save_manifest(model: PortableModel, folder: Path) -> str:
             "split_fingerprint": model.split_fingerprint,
             "scores": dict(model.scores),
             "vocabulary_size": len(model.vocabulary),
-            "files": {name: digest_file(folder / name) for name in ("vocabulary.json", *GRAPHS)},
+            "files": {name: digest_file(folder / name) for name in files},
         },
     )
     return digest_file(folder / MANIFEST)
@@ -114,7 +131,8 @@ def load_portable(folder: Path) -> PortableModel:
             f"{__version__} reads up to format {FORMAT_VERSION}. Update Showtell, or export the model again."
         )
     try:
-        for name in ("vocabulary.json", *GRAPHS):
+        remembers = CONSENSUS in manifest["files"]
+        for name in ("vocabulary.json", *GRAPHS, *([CONSENSUS] if remembers else [])):
             check_digest(folder / name, manifest["files"][name])
         vocabulary = Vocabulary.load(folder / "vocabulary.json")
         if len(vocabulary) != manifest["vocabulary_size"]:
@@ -140,6 +158,7 @@ def load_portable(folder: Path) -> PortableModel:
             bundle_digest=str(manifest["bundle_digest"]),
             split_fingerprint=str(manifest["split_fingerprint"]),
             scores=dict(manifest["scores"]),
+            consensus=read_weights(folder / CONSENSUS) if remembers else None,
             folder=folder,
             digest=digest_file(path),
         )

@@ -60,6 +60,15 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         help="whether a word may follow itself",
     )
     group.add_argument(
+        "--consensus",
+        metavar="W",
+        type=real(minimum=0, maximum=1000),
+        help="weight of what people said of similar training pictures, for models that know it; 0 does not ask",
+    )
+    group.add_argument(
+        "--neighbours", metavar="N", type=integer(minimum=1), help="with a consensus: of how many pictures"
+    )
+    group.add_argument(
         "--max-steps", metavar="N", type=integer(minimum=1), help="words in the longest caption"
     )
 
@@ -83,7 +92,15 @@ def read_decoding_settings(
     changes: dict[str, Any] = {"method": method}
     if arguments.double_words is not None:
         changes["no_double_words"] = not arguments.double_words
-    for name in ("beam", "length_penalty", "no_repeat_ngram", "max_steps", *SAMPLING):
+    for name in (
+        "beam",
+        "length_penalty",
+        "no_repeat_ngram",
+        "consensus",
+        "neighbours",
+        "max_steps",
+        *SAMPLING,
+    ):
         value = getattr(arguments, name)
         if value is None:
             continue

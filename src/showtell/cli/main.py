@@ -22,6 +22,7 @@ from showtell.cli import (
     features,
     pack,
     recipes,
+    remember,
     score,
     train,
     tune,
@@ -74,7 +75,8 @@ def build_parser() -> tuple[Parser, Commands]:
     parser.add_argument("--version", action="version", version=f"showtell {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    for command in (caption, data_check, features, train, evaluate, score, tune, export, pack, recipes, demo):
+    working = (caption, data_check, features, train, evaluate, score, tune, remember, export, pack)
+    for command in (*working, recipes, demo):
         command.add_parser(commands)
     return parser, commands
 

@@ -11,6 +11,7 @@ from showtell.errors import ConfigError, did_you_mean
 
 METHODS = ("greedy", "beam", "sample")
 MAX_LENGTH_PENALTY = 10  # beyond it lengths alone would rank captions, and their powers could overflow
+MAX_CONSENSUS = 1000  # at 10 or so the search itself has no say any more
 MAX_ROWS = 1000  # of an image in the search: more is a slip, and would fill the memory
 
 
@@ -21,6 +22,8 @@ class DecodingSettings:
     The score of a caption, in every method, is `log_prob / steps ** length_penalty`, where `steps` counts its
     words, and its end token if it has one: the terms that `log_prob` sums. A penalty of 1 is the mean
     log-probability of a token; 0 is no normalisation, which favours short captions, most so in wide beams.
+    With `consensus`, all captions of the beam (or all samples) are ranked by the score plus `consensus` times
+    their agreement with the captions of `neighbours` training pictures (`showtell.consensus`).
     What `no_repeat_ngram` and `no_double_words` forbid never comes out, in any method; the log-probabilities of
     the rest stay the model's own.
 
@@ -36,6 +39,10 @@ class DecodingSettings:
     length_penalty: float = 1.0  # the power of the length that divides a log-probability; 1 is the mean
     no_repeat_ngram: int = 0  # no run of this many words twice in a caption (Paulus et al. 2018: 3); 0 is off
     no_double_words: bool = False  # no word directly after itself, as in "a a dog"
+    consensus: float = (
+        0.0  # weight of how much a candidate agrees with what people said of similar training pictures
+    )
+    neighbours: int = 20  # how many similar training pictures are asked
     temperature: float = 1.0  # sampling: divides the logits; below 1 is safer, above 1 more varied
     top_k: int = 0  # sampling: only from this many likeliest tokens; 0 means all
     top_p: float = 1.0  # sampling: only from the fewest tokens that hold this share of what top_k left
@@ -52,6 +59,7 @@ class DecodingSettings:
             if getattr(self, name) > MAX_ROWS:
                 raise ConfigError(f"Decoding needs {name} <= {MAX_ROWS}. Received: {getattr(self, name)!r}.")
         _check_integer("max_steps", self.max_steps, smallest=1)
+        _check_integer("neighbours", self.neighbours, smallest=1)
         _check_integer("no_repeat_ngram", self.no_repeat_ngram, smallest=0)
         if not isinstance(self.no_double_words, bool):
             raise ConfigError(
@@ -63,6 +71,10 @@ class DecodingSettings:
             raise ConfigError(
                 f"Decoding needs length_penalty >= 0 and <= {MAX_LENGTH_PENALTY}. "
                 f"Received: {self.length_penalty!r}."
+            )
+        if not 0 <= _finite_number("consensus", self.consensus) <= MAX_CONSENSUS:
+            raise ConfigError(
+                f"Decoding needs consensus >= 0 and <= {MAX_CONSENSUS}. Received: {self.consensus!r}."
             )
         if _finite_number("temperature", self.temperature) <= 0:
             raise ConfigError(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from showtell.bundle import find_bundle, load_bundle
+from showtell.bundle import CONSENSUS, find_bundle, load_bundle
 from showtell.errors import BundleError, ImageError, require_packages
 from showtell.images import ImageSource
 from showtell.portable import (
@@ -105,6 +105,7 @@ def export_model(
             bundle_digest=bundle.digest,
             split_fingerprint=bundle.split_fingerprint,
             scores=bundle.scores,
+            consensus=bundle.consensus,
             folder=output,
         )
         digest = save_manifest(portable, unfinished)
@@ -118,7 +119,7 @@ def export_model(
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         if existed:
-            for name in (*GRAPHS, "vocabulary.json"):
+            for name in (*GRAPHS, "vocabulary.json", CONSENSUS):
                 (output / name).unlink(missing_ok=True)
         raise
     return replace(portable, digest=digest)

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from showtell.captioning import Features
+from showtell.consensus import open_consensus
 from showtell.decoding import BlockStepper, FloatArray, IntArray
 from showtell.decoding.rows import Parts
 from showtell.errors import ConfigError, ImageError
@@ -66,6 +67,8 @@ class PortableBackend:
         self.preprocessing = model.preprocessing
         self.vocabulary = model.vocabulary
         self.grid = model.grid
+        channels = model.feature_shape[-1]
+        self.consensus = open_consensus(model.consensus, model.vocabulary, channels, model.folder)
         self.attends = model.attends
         self.engine = engine.name
         # An int8 graph says itself where it is int8; the rest of it is float32.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from showtell.bundle import Bundle, EncoderRecord, Weights
 from showtell.captioning import Features
 from showtell.config import SEPARATOR
+from showtell.consensus import Consensus, open_consensus
 from showtell.decoders import Decoder, TorchStepper, create_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import BundleError, ConfigError
@@ -60,6 +61,7 @@ class TorchBackend:
         preprocessing: what the encoder was trained with.
         vocabulary: of the decoder.
         grid: rows and columns of the feature map.
+        consensus: what people said of the training pictures, or None.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class TorchBackend:
         preprocessing: Preprocessing,
         vocabulary: Vocabulary,
         grid: tuple[int, int],
+        consensus: Consensus | None = None,
     ) -> None:
+        self.consensus = consensus
         self.encoder = encoder
         self.decoder = decoder.eval()
         self.attends = decoder.attends
@@ -132,6 +136,8 @@ def make_bundle(
         # A bundle may be given away: it need not tell the folders of its maker.
         names = [Path(one.weights).name for one in recipe.encoder.backbones()]
         recipe = replace(recipe, encoder=replace(recipe.encoder, weights=SEPARATOR.join(names)))
+    # Until the training pictures are added, which is done once, at the end of a run.
+    recipe = replace(recipe, decoding=replace(recipe.decoding, consensus=0.0))
     return Bundle(
         recipe=recipe,
         vocabulary=vocabulary,
@@ -200,6 +206,7 @@ def open_backend(bundle: Bundle, where: Path, *, threads: int = 0) -> TorchBacke
         preprocessing=bundle.preprocessing,
         vocabulary=bundle.vocabulary,
         grid=encoder.grid,
+        consensus=open_consensus(bundle.consensus, bundle.vocabulary, bundle.encoder.channels, where),
     )
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from showtell.bundle import find_bundle
 from showtell.captioning import caption_feature_batches
 from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch, check_decoder
@@ -40,7 +39,8 @@ from showtell.training.model import CaptionModel, TorchBackend, build_decoder, m
 from showtell.training.optimization import create_optimizer, set_learning_rate
 from showtell.training.position import Position
 from showtell.training.processes import Processes, join_processes
-from showtell.training.result import TrainingResult
+from showtell.training.remember import add_consensus
+from showtell.training.result import TrainingResult, describe_result
 from showtell.training.run_folder import RunFolder
 from showtell.training.schedule import Schedule
 from showtell.training.self_critical import SelfCritic
@@ -207,15 +207,9 @@ class _Run:
                     self._save()
         finally:
             history.close()
-        rates = sorted(entry["captions_per_second"] for entry in history.entries)
-        return TrainingResult(
-            bundle=find_bundle(self.folder.path),
-            epochs=self.position.epoch,
-            best_epoch=self.position.best_epoch,
-            scores=self.position.best_scores,
-            seconds=history.seconds(),
-            captions_per_second=rates[len(rates) // 2] if rates else 0.0,
-        )
+        add = partial(add_consensus, self.folder.path, self.recipe, self.training_set, source, self.watcher)
+        self.processes.first(add)
+        return describe_result(self.folder.path, self.position, history)
 
     def _open_images(self) -> tuple[ImageSource, ImageSource]:
         changes = open_augmentation(self.recipe, self.training_set)
@@ -369,7 +363,8 @@ class _Run:
         """Captions and scores dev."""
         self.captioning.eval()
         backend = self._backend(self.captioning)
-        settings = replace(self.recipe.decoding, method="beam", beam=self.config.dev_beam, count=1)
+        plain = replace(self.recipe.decoding, count=1, consensus=0.0)
+        settings = replace(plain, method="beam", beam=self.config.dev_beam)
         self.watcher.stage("dev captions", len(self.own_dev_set.images), "images")
         own: dict[str, str] = {}
         captions = caption_feature_batches(backend, source.feature_batches(), settings)

@@ -1,0 +1,74 @@
+"""`showtell remember`: gives a captioner what people said of its training pictures."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+
+from showtell.cli.arguments import Commands, add_command, existing, integer, real, writable_folder
+from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
+from showtell.cli.output import log, print_json
+from showtell.cli.progress import BarWatcher
+from showtell.errors import require_framework
+
+WEIGHT = 2.0  # chosen on Flickr8k's dev (docs/experiments.md)
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "remember",
+        run,
+        summary="let a captioner ask what people said of similar training pictures",
+        description="Copies a bundle and adds the training pictures, small, with their captions. Its searches then "
+        "rank their candidates by the model and by how much they agree with the captions of similar pictures.",
+    )
+    parser.add_argument(
+        "model", metavar="MODEL", type=existing, help="a bundle, or a run folder (its best checkpoint)"
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=writable_folder, required=True, help="a new or empty folder"
+    )
+    parser.add_argument(
+        "--weight",
+        metavar="W",
+        type=real(above=0, maximum=1000),
+        default=WEIGHT,
+        help=f"of the others' captions ({WEIGHT:g})",
+    )
+    parser.add_argument(
+        "--neighbours",
+        metavar="N",
+        type=integer(minimum=1),
+        help="how many similar pictures are asked (as the recipe says, mostly 20)",
+    )
+    add_data_options(parser, positional=False)
+    add_split_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Collects and writes; prints one JSON object with the size of the result."""
+    from showtell.bundle import find_bundle, load_bundle, save_bundle
+
+    require_framework("Collecting the training pictures")
+    from showtell.training.remember import collect_consensus
+
+    folder = find_bundle(arguments.model)
+    bundle = load_bundle(folder)
+    dataset = read_split_data(arguments)
+    training_set = dataset.split("train")
+    if bundle.split_fingerprint not in ("", dataset.fingerprint()):
+        log(f"{arguments.model}: was trained on other data than this; it will ask what people said of this")
+    with BarWatcher() as watcher:
+        arrays = collect_consensus(bundle, folder, training_set, watcher)
+    decoding = replace(bundle.recipe.decoding, consensus=arguments.weight)
+    if arguments.neighbours:
+        decoding = replace(decoding, neighbours=arguments.neighbours)
+    recipe = replace(bundle.recipe, decoding=decoding)
+    save_bundle(replace(bundle, recipe=recipe, consensus=arrays), arguments.output)
+    size = sum(file.stat().st_size for file in arguments.output.iterdir())
+    images, captions = len(arrays["vectors"]), len(arrays["ends"])
+    log(f"{arguments.output}: {images:,} pictures, {captions:,} captions, {size / 1e6:.1f} MB")
+    print_json({"output": str(arguments.output), "bytes": size, "images": images})
+    return 0
