@@ -20,7 +20,7 @@ ROWS = (
     {"data", "text", "images"},
     {"decoding", "metrics"},
     {"encoders", "decoders"},
-    {"recipes"},
+    {"recipes", "consensus"},
     {"bundle", "portable", "captioning"},
     {"ensemble", "packing"},
     {"training", "evaluation", "runtime", "exporter"},

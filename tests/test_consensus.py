@@ -132,12 +132,10 @@ def test_damaged_arrays_are_refused(damage: Any) -> None:
 
 
 def test_arrays_of_another_captioner_are_refused() -> None:
-    assert open_consensus(None, WORDS, 4, Path("model")) is None
-    assert open_consensus(remember().arrays, WORDS, 4, Path("model")) is not None
-    with pytest.raises(
-        BundleError, match=r"model/consensus\.safetensors: is for features of 4 channels.* gives 8"
-    ):
-        open_consensus(remember().arrays, WORDS, 8, Path("model"))
+    assert open_consensus(None, WORDS, 4, Path("model/c")) is None
+    assert open_consensus(remember().arrays, WORDS, 4, Path("model/c")) is not None
+    with pytest.raises(BundleError, match=r"model/c: is for features of 4 channels.* gives 8"):
+        open_consensus(remember().arrays, WORDS, 8, Path("model/c"))
 
 
 @pytest.mark.parametrize(

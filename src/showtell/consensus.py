@@ -19,7 +19,6 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from showtell.bundle import CONSENSUS
 from showtell.errors import BundleError, UsageError
 from showtell.metrics.reference_index import ReferenceIndex
 from showtell.text import SPECIAL, Vocabulary
@@ -118,7 +117,7 @@ def open_consensus(
         arrays: what `build_consensus` gave.
         vocabulary: of the captioner.
         channels: of its encoder's features.
-        where: its folder, for messages.
+        where: the file that they come from, for messages.
 
     Raises:
         BundleError: the arrays do not belong together, or not to this captioner.
@@ -128,10 +127,10 @@ def open_consensus(
     try:
         consensus = Consensus(arrays, vocabulary)
     except BundleError as error:
-        raise BundleError(f"{where / CONSENSUS}: {error}") from None
+        raise BundleError(f"{where}: {error}") from None
     if len(arrays["mean"]) != channels:
         raise BundleError(
-            f"{where / CONSENSUS}: is for features of {len(arrays['mean'])} channels, and the encoder gives "
+            f"{where}: is for features of {len(arrays['mean'])} channels, and the encoder gives "
             f"{channels}. They belong to different captioners."
         )
     return consensus

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from showtell.bundle import CONSENSUS
 from showtell.captioning import Features
 from showtell.consensus import open_consensus
 from showtell.decoding import BlockStepper, FloatArray, IntArray
@@ -68,7 +69,7 @@ class PortableBackend:
         self.vocabulary = model.vocabulary
         self.grid = model.grid
         channels = model.feature_shape[-1]
-        self.consensus = open_consensus(model.consensus, model.vocabulary, channels, model.folder)
+        self.consensus = open_consensus(model.consensus, model.vocabulary, channels, model.folder / CONSENSUS)
         self.attends = model.attends
         self.engine = engine.name
         # An int8 graph says itself where it is int8; the rest of it is float32.

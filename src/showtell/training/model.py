@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from showtell.bundle import Bundle, EncoderRecord, Weights
+from showtell.bundle import CONSENSUS, Bundle, EncoderRecord, Weights
 from showtell.captioning import Features
 from showtell.config import SEPARATOR
 from showtell.consensus import Consensus, open_consensus
@@ -206,7 +206,9 @@ def open_backend(bundle: Bundle, where: Path, *, threads: int = 0) -> TorchBacke
         preprocessing=bundle.preprocessing,
         vocabulary=bundle.vocabulary,
         grid=encoder.grid,
-        consensus=open_consensus(bundle.consensus, bundle.vocabulary, bundle.encoder.channels, where),
+        consensus=open_consensus(
+            bundle.consensus, bundle.vocabulary, bundle.encoder.channels, where / CONSENSUS
+        ),
     )
 
 
