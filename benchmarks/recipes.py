@@ -84,15 +84,15 @@ def _train(recipe: str, run: Path, arguments: argparse.Namespace) -> None:
 
 
 def _ingredients() -> list[str]:
-    """Returns what lifts every architecture, in place of a tutorial's own: the words and the training of one recipe.
+    """Returns what lifts an architecture, in place of a tutorial's own: words, training and search of one recipe.
 
-    All captions of a picture in one batch, AdamW with one cycle, label smoothing, a moving average of the weights. The
-    other ingredient is the encoder.
+    All captions of a picture in one batch, AdamW with one cycle, label smoothing, a moving average of the weights; no
+    two words in a row twice, and the consensus of similar pictures. The other ingredient is the encoder.
     """
     tables = load_recipe("flickr8k-fast").to_dict()
     settings = [
         f"{section}.{key}={json.dumps(value)}"
-        for section in ("text", "training")
+        for section in ("text", "training", "decoding")
         for key, value in tables[section].items()
         if key != "seed"  # is given apart
     ]

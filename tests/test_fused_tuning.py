@@ -14,6 +14,7 @@ from showtell.bundle import load_bundle
 from showtell.captioner import Captioner
 from showtell.config import EncoderConfig, TrainingConfig
 from showtell.encoders import Encoder, build_encoder
+from showtell.encoders.folding import fold_batch_norms
 from showtell.errors import ConfigError, TrainingInterrupted
 from showtell.recipes import Recipe
 from showtell.training import SilentWatcher, train
@@ -221,3 +222,23 @@ def test_new_weights_are_not_read_from_the_folded_copy() -> None:
 
 def count_norms(network: nn.Module) -> int:
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+
+
+def test_what_a_half_learning_module_holds_itself_learns_too() -> None:
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.below, self.norm, self.above = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
+            self.shift = nn.Parameter(torch.ones(4, 1, 1))
+
+        def forward_features(self, pixels: torch.Tensor) -> torch.Tensor:
+            return self.above(self.norm(self.below(pixels)) + self.shift)
+
+    network = Half()
+    copied = fold_batch_norms(
+        network, torch.rand(2, 3, 8, 8), learning={network.shift, *network.above.parameters()}
+    )
+    assert count_norms(copied) == 0
+    copied.forward_features(torch.rand(2, 3, 8, 8)).sum().backward()
+    learning = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert learning == {"shift", "above.weight", "above.bias"}

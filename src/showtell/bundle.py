@@ -73,8 +73,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
         BundleError: the folder already holds something.
         OSError: the disk is full; what was written is left without a bundle.json.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise BundleError(f"{folder}: not empty. Choose a new folder for the bundle.")
+    check_is_free(folder)
     folder.mkdir(parents=True, exist_ok=True)
     bundle.vocabulary.save(folder / "vocabulary.json")
     weights = {"decoder.safetensors": bundle.decoder_weights}
@@ -107,6 +106,12 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
         },
     )
     return digest_file(folder / "bundle.json")
+
+
+def check_is_free(folder: Path) -> None:
+    """Raises BundleError where a new bundle would be written over something."""
+    if folder.exists() and any(folder.iterdir()):
+        raise BundleError(f"{folder}: not empty. Choose a new folder for the bundle.")
 
 
 def find_bundle(model: Path) -> Path:
@@ -191,16 +196,21 @@ def load_bundle(model: Path) -> Bundle:
 def store_consensus(folder: Path, consensus: Weights, decoding: DecodingSettings) -> str:
     """Adds to a bundle on disk what people said of its training pictures, and returns its new digest.
 
+    What has been tuned stays; the consensus itself is as `decoding` says.
+
     Args:
         folder: of the bundle.
         consensus: what `showtell.consensus.build_consensus` gave.
-        decoding: how it searches from now on.
+        decoding: how it searches from now on, unless its search has been tuned.
 
     Raises:
         BundleError: the bundle is damaged.
         OSError: it cannot be written; it is as it was.
     """
     bundle = load_bundle(folder)
+    if bundle.tuning:
+        weight, neighbours = decoding.consensus, decoding.neighbours
+        decoding = replace(bundle.recipe.decoding, consensus=weight, neighbours=neighbours)
     write_weights(folder / CONSENSUS, consensus)
     manifest = read_json(folder / "bundle.json")
     manifest["recipe"] = replace(bundle.recipe, decoding=decoding).to_dict()

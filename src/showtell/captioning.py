@@ -99,13 +99,13 @@ def caption_features(
     Raises:
         ConfigError: a consensus is asked for, and the captioner does not know what people said.
     """
-    asked = settings.consensus > 0
+    asked = settings.consensus > 0 and settings.candidates > 1
     if asked and backend.consensus is None:
         raise ConfigError(
             f"decoding.consensus = {settings.consensus:g}: this captioner does not know the captions of its training "
-            "pictures. Add them (showtell remember MODEL --data DATA --output FOLDER), or set it to 0."
+            "pictures. Add them to its bundle (showtell remember MODEL --data DATA --output FOLDER), or set it to 0."
         )
-    every = replace(settings, count=settings.beam) if asked and settings.method == "beam" else settings
+    every = replace(settings, count=settings.candidates) if asked else settings
     found = decode(backend.bind(features), every, SPECIAL, image_seeds=positions)
     captions = [[_write(hypothesis, backend.vocabulary) for hypothesis in image] for image in found]
     if not asked or backend.consensus is None:

@@ -26,7 +26,7 @@ from showtell.text import SPECIAL, Vocabulary
 DIRECTIONS = (
     64  # numbers that a picture is compared by; 128 find hardly better neighbours (docs/experiments.md)
 )
-_UNKNOWN = "unk"  # in the place of a word that no candidate can have
+_UNKNOWN = "unk"  # in the place of a word that the captioner does not know, and so never writes
 _OVERSAMPLED, _ROUNDS = 16, 3  # of the randomised decomposition
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -149,14 +149,20 @@ def build_consensus(
     Raises:
         UsageError: no picture has captions.
     """
-    described = np.concatenate([_describe(features) for features in batches])
-    described = described[[bool(own) for own in captions]]
+    known = np.array([bool(own) for own in captions], dtype=bool)
     captions = [own for own in captions if own]
     if not captions:
         raise UsageError("A consensus needs training pictures with captions. Received: none.")
+    parts, place = [], 0
+    for features in batches:
+        parts.append(_describe(features[known[place : place + len(features)]]))
+        place += len(features)
+    described = np.concatenate(parts)
+    del parts
     mean = described.mean(axis=0)
-    directions = _find_directions(described - mean, DIRECTIONS)
-    vectors = (described - mean) @ directions.T
+    described -= mean
+    directions = _find_directions(described, DIRECTIONS)
+    vectors = described @ directions.T
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     ids = [vocabulary.encode(caption) for own in captions for caption in own]
     return {

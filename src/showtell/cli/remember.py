@@ -9,6 +9,7 @@ from showtell.cli.arguments import Commands, add_command, existing, integer, rea
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import BarWatcher
+from showtell.decoding.settings import MAX_CONSENSUS
 from showtell.errors import require_framework
 
 WEIGHT = 2.0  # chosen on Flickr8k's dev (docs/experiments.md)
@@ -33,7 +34,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--weight",
         metavar="W",
-        type=real(above=0, maximum=1000),
+        type=real(above=0, maximum=MAX_CONSENSUS),
         default=WEIGHT,
         help=f"of the others' captions ({WEIGHT:g})",
     )
@@ -49,20 +50,29 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Collects and writes; prints one JSON object with the size of the result."""
-    from showtell.bundle import find_bundle, load_bundle, save_bundle
+    from showtell.bundle import check_is_free, find_bundle, load_bundle, save_bundle
 
     require_framework("Collecting the training pictures")
     from showtell.training.remember import collect_consensus
 
+    check_is_free(arguments.output)  # before the work
     folder = find_bundle(arguments.model)
     bundle = load_bundle(folder)
     dataset = read_split_data(arguments)
     training_set = dataset.split("train")
     if bundle.split_fingerprint not in ("", dataset.fingerprint()):
-        log(f"{arguments.model}: was trained on other data than this; it will ask what people said of this")
+        log(
+            f"{arguments.model}: was trained on other data, or with other splits, than this. It will know the captions "
+            "of the train split of this: scores on pictures that are among these would mean nothing. Give the run's "
+            "splits with --splits RUN/splits.json."
+        )
     with BarWatcher() as watcher:
         arrays = collect_consensus(bundle, folder, training_set, watcher)
     decoding = replace(bundle.recipe.decoding, consensus=arguments.weight)
+    if decoding.candidates == 1:
+        log(
+            f"{arguments.model}: its search has a single candidate ({decoding.method}), so there is nothing to rank"
+        )
     if arguments.neighbours:
         decoding = replace(decoding, neighbours=arguments.neighbours)
     recipe = replace(bundle.recipe, decoding=decoding)

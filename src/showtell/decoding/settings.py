@@ -94,6 +94,11 @@ class DecodingSettings:
                 f"Use a beam of at least {self.count}, or a smaller count."
             )
 
+    @property
+    def candidates(self) -> int:
+        """How many captions of an image a consensus can choose among."""
+        return {"greedy": 1, "beam": self.beam, "sample": self.count}[self.method]
+
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values, for JSON and TOML."""
         return asdict(self)

@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         self.fixed: list[nn.Module] = []
         self._fast: list[nn.Module] = []  # in lists, so that they are no submodules and no part of the state
         self._taught: list[nn.Module] = []
-        self.register_load_state_dict_post_hook(_forget_fast_copy)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_forget_stale_copies)  # type: ignore[no-untyped-call]
         if not self.trainable:
             self.requires_grad_(False)
         self.train(self.trainable)
@@ -345,7 +345,7 @@ def _use_one_core() -> None:
     torch.set_num_threads(1)
 
 
-def _forget_fast_copy(encoder: Encoder, _keys: object) -> None:
+def _forget_stale_copies(encoder: Encoder, _keys: object) -> None:
     encoder._forget_copies()  # they were made of the weights before
 
 

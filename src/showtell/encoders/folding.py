@@ -36,14 +36,16 @@ def fold_batch_norms(
         probe: float (images, 3, height, width), an input to compare on.
         learning: parameters of whole modules, batch norms included.
     """
-    shared = {id(module): module for module in _find_learning(backbone, set(learning))}
+    learning = set(learning)
+    whole = {id(module): module for module in _find_learning(backbone, learning)}
+    # Parameters as well: a module may hold one that learns beside children that do not.
+    shared = {**whole, **{id(parameter): parameter for parameter in learning}}
     plain = copy.deepcopy(backbone, shared.copy()).eval()
     folded = copy.deepcopy(backbone, shared.copy()).eval()
-    inside = {id(part) for module in shared.values() for part in module.modules()}
-    for module in (*plain.modules(), *folded.modules()):
-        if id(module) not in inside:
-            for parameter in module.parameters(recurse=False):
-                parameter.requires_grad_(False)
+    inside = {id(part) for module in whole.values() for part in module.modules()}
+    for parameter in (*plain.parameters(), *folded.parameters()):
+        if parameter not in learning:
+            parameter.requires_grad_(False)
     pairs = [
         pair
         for pair in _find_pairs(folded, probe)

@@ -170,7 +170,10 @@ def group_into_stages(backbone: nn.Module) -> list[list[nn.Parameter]]:
     """Returns a backbone's parameters by stage, from the picture up; one stage where timm knows none."""
     if not hasattr(backbone, "group_matcher"):
         return [list(backbone.parameters())]
-    stages = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    try:
+        stages = group_parameters(backbone, backbone.group_matcher(coarse=True))  # type: ignore[operator]
+    except AssertionError:  # timm's way to say that it does not know them
+        return [list(backbone.parameters())]
     return [[backbone.get_parameter(name) for name in names] for _, names in sorted(stages.items())]
 
 

@@ -53,8 +53,8 @@ class FineTuning:
         if self._config.batch_norm == "frozen":
             for norm in self._norms:
                 norm.requires_grad_(False)
-        lowest = self._config.stages or len(self._stages)
-        for parameter in chain.from_iterable(self._stages[lowest:]):
+        self._most = self._config.stages or len(self._stages)
+        for parameter in chain.from_iterable(self._stages[self._most :]):
             parameter.requires_grad_(False)
         self._learnable = [parameter for parameter in encoder.parameters() if parameter.requires_grad]
 
@@ -63,11 +63,10 @@ class FineTuning:
         rewarded = self._recipe.is_self_critical(epoch)
         if epoch < self._config.freeze_epochs or (rewarded and not self._recipe.self_critical.trains_encoder):
             return 0
-        most = min(len(self._stages), self._config.stages or len(self._stages))
         if not self._config.stage_epochs:
-            return most
+            return self._most
         since = epoch - self._config.freeze_epochs
-        return min(most, 1 + since // self._config.stage_epochs)
+        return min(self._most, 1 + since // self._config.stage_epochs)
 
     def start_epoch(self, epoch: int, watcher: Watcher) -> None:
         """Freezes and unfreezes stages for an epoch (from 0)."""

@@ -389,7 +389,8 @@ class _Run:
         return self.encoder if model.encoder is None else model.encoder
 
     def _save_best(self, epoch: int, scores: dict[str, float]) -> None:
-        record = {"epoch": epoch, "images": len(self.dev_set.images), "beam": self.config.dev_beam, **scores}
+        search = {"beam": self.config.dev_beam, "consensus": 0.0}
+        record = {"epoch": epoch, "images": len(self.dev_set.images), **search, **scores}
         bundle = make_bundle(
             self.recipe,
             self.captioning,
