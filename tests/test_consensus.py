@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from showtell.bundle import CONSENSUS, load_bundle, save_bundle
+from showtell.bundle import CONSENSUS, load_bundle, save_bundle, store_decoding
 from showtell.captioner import Captioner
 from showtell.cli.main import main
 from showtell.consensus import Consensus, build_consensus, open_consensus
@@ -299,3 +299,41 @@ def test_the_command_adds_it_to_a_captioner(tmp_path: Path, capsys: Capture) -> 
     assert load_bundle(run).consensus is None
     assert main(["remember", str(run), "--data", data, "--output", str(output)]) == 2
     assert "not empty" in capsys.readouterr().err
+
+
+def test_what_is_given_away_may_forget(trained: Path, tmp_path: Path, capsys: Capture) -> None:
+    assert main(["pack", str(trained), "--output", str(tmp_path / "kept")]) == 0
+    assert load_bundle(tmp_path / "kept").consensus is not None
+    assert main(["pack", str(trained), "--output", str(tmp_path / "given"), "--forget"]) == 0
+    bundle = load_bundle(tmp_path / "given")
+    assert bundle.consensus is None
+    assert bundle.recipe.decoding == replace(load_bundle(trained).recipe.decoding, consensus=0.0)
+    assert not (tmp_path / "given" / CONSENSUS).exists()
+    assert Captioner.load(tmp_path / "given").settings.consensus == 0.0
+
+
+def test_a_tuned_search_stays(tmp_path: Path) -> None:
+    plain = recipe(decoding={"consensus": 0.0}, training={"epochs": 1})
+    folder = train(plain, shared_dataset(), tmp_path / "run").bundle
+    tuned = replace(load_bundle(folder).recipe.decoding, length_penalty=0.3, beam=3)
+    store_decoding(folder, tuned, {"trials": 5})
+    train(recipe(training={"epochs": 1}), shared_dataset(), tmp_path / "run", resume=True)
+    assert load_bundle(folder).recipe.decoding == replace(tuned, consensus=3.0, neighbours=5)
+
+
+def test_the_folder_is_looked_at_before_the_work(trained: Path, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    words = ["remember", str(trained), "--data", str(tmp_path), "--output", str(tmp_path / "full")]
+    assert main(words) == 2
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_one_candidate_is_nothing_to_rank(trained: Path) -> None:
+    captioner = Captioner.load(trained)
+    greedy = replace(captioner.settings, method="greedy")
+    asked, silent = (
+        [picture.captions[0] for picture in captioner.caption(dev(shared_dataset()), settings)]
+        for settings in (greedy, replace(greedy, consensus=0.0))
+    )
+    assert [(caption.text, caption.score) for caption in asked] == [(c.text, c.score) for c in silent]

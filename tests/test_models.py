@@ -26,6 +26,7 @@ def test_a_bundle_is_small_and_names_its_backbones(name: str) -> None:
     assert sum(path.stat().st_size for path in folder.iterdir()) <= 12_000_000
     bundle = load_bundle(folder)
     assert bundle.encoder_weights is None
+    assert bundle.consensus is None  # the captions of the data set are not given away
     assert count_bits(bundle.decoder_weights) == 8
     members = bundle.encoder.source["members"]
     assert len(members) == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from showtell.cli.arguments import Commands, add_command, existing, one_of, writable_folder
 from showtell.cli.output import log, print_json
@@ -29,6 +30,11 @@ def add_parser(commands: Commands) -> None:
         type=one_of("16", "8"),
         help="store the decoder's weights in 16 bits (captions hardly ever change) or 8 (some do, scores hardly)",
     )
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="leave out the captions of the training pictures, if the model remembers them, and search without them",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -37,6 +43,9 @@ def run(arguments: argparse.Namespace) -> int:
     from showtell.packing import compress, count_bits
 
     bundle = load_bundle(arguments.model)
+    if arguments.forget:
+        decoding = replace(bundle.recipe.decoding, consensus=0.0)
+        bundle = replace(bundle, consensus=None, recipe=replace(bundle.recipe, decoding=decoding))
     if arguments.bits:
         bundle = compress(bundle, int(arguments.bits))
         if count_bits(bundle.decoder_weights) < int(arguments.bits):
