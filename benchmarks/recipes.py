@@ -94,7 +94,7 @@ def _ingredients() -> list[str]:
         f"{section}.{key}={json.dumps(value)}"
         for section in ("text", "training", "decoding")
         for key, value in tables[section].items()
-        if key != "seed"  # is given apart
+        if key not in ("seed", "epochs")  # the one is given apart, of the other each has its own
     ]
     return [part for setting in settings for part in ("--set", setting)]
 
