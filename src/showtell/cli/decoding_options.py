@@ -7,7 +7,6 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from showtell.cli.arguments import integer, real
-from showtell.decoding.settings import MAX_CONSENSUS
 from showtell.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--consensus",
         metavar="W",
-        type=real(minimum=0, maximum=MAX_CONSENSUS),
+        type=real(minimum=0),
         help="weight of what people said of similar training pictures, for models that know it; 0 does not ask",
     )
     group.add_argument(

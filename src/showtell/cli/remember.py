@@ -9,7 +9,6 @@ from showtell.cli.arguments import Commands, add_command, existing, integer, rea
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import BarWatcher
-from showtell.decoding.settings import MAX_CONSENSUS
 from showtell.errors import require_framework
 
 WEIGHT = 2.0  # chosen on Flickr8k's dev (docs/experiments.md)
@@ -34,7 +33,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--weight",
         metavar="W",
-        type=real(above=0, maximum=MAX_CONSENSUS),
+        type=real(above=0),
         default=WEIGHT,
         help=f"of the others' captions ({WEIGHT:g})",
     )
@@ -58,6 +57,13 @@ def run(arguments: argparse.Namespace) -> int:
     check_is_free(arguments.output)  # before the work
     folder = find_bundle(arguments.model)
     bundle = load_bundle(folder)
+    decoding = replace(bundle.recipe.decoding, consensus=arguments.weight)
+    if decoding.candidates == 1:
+        log(
+            f"{arguments.model}: its search has a single candidate ({decoding.method}), so there is nothing to rank"
+        )
+    if arguments.neighbours:
+        decoding = replace(decoding, neighbours=arguments.neighbours)
     dataset = read_split_data(arguments)
     training_set = dataset.split("train")
     if bundle.split_fingerprint not in ("", dataset.fingerprint()):
@@ -68,13 +74,6 @@ def run(arguments: argparse.Namespace) -> int:
         )
     with BarWatcher() as watcher:
         arrays = collect_consensus(bundle, folder, training_set, watcher)
-    decoding = replace(bundle.recipe.decoding, consensus=arguments.weight)
-    if decoding.candidates == 1:
-        log(
-            f"{arguments.model}: its search has a single candidate ({decoding.method}), so there is nothing to rank"
-        )
-    if arguments.neighbours:
-        decoding = replace(decoding, neighbours=arguments.neighbours)
     recipe = replace(bundle.recipe, decoding=decoding)
     save_bundle(replace(bundle, recipe=recipe, consensus=arrays), arguments.output)
     size = sum(file.stat().st_size for file in arguments.output.iterdir())
