@@ -134,6 +134,8 @@ def find_bundle(model: Path) -> Path:
         raise BundleError(
             f"{model}: a run without a finished evaluation yet. Go on training it with --resume."
         )
+    if (model / "portable.json").is_file():
+        raise BundleError(f"{model}: is exported already. Give the bundle or the run that it was made from.")
     raise BundleError(f"{model}: not a bundle (no bundle.json) and not a run folder (no best.json).")
 
 

@@ -53,6 +53,8 @@ def run(arguments: argparse.Namespace) -> int:
                 f"{arguments.model}: its weights have {count_bits(bundle.decoder_weights)} bits already and keep them"
             )
     save_bundle(bundle, arguments.output)
+    if bundle.consensus is not None:
+        log(f"{arguments.output}: contains the captions of its training pictures; --forget leaves them out")
     size = sum(file.stat().st_size for file in arguments.output.iterdir())
     log(f"{arguments.output}: {bundle.recipe.name}, {size / 1e6:.1f} MB")
     print_json({"output": str(arguments.output), "bytes": size, "bits": count_bits(bundle.decoder_weights)})

@@ -18,7 +18,6 @@ from showtell.portable import (
     START,
     STEP,
     PortableModel,
-    is_portable,
     save_manifest,
 )
 from showtell.training.model import open_backend
@@ -61,14 +60,11 @@ def export_model(
     from showtell.exporter.graphs import write_decoder, write_encoder
     from showtell.exporter.quantize import compress_weights, quantize_encoder, read_calibration
 
-    model, output = Path(model), Path(output).resolve()
-    if is_portable(model):
-        raise BundleError(f"{model}: is exported already. Give the bundle or the run that it was made from.")
+    folder, output = find_bundle(Path(model)), Path(output).resolve()
     for left_over in output.glob(_UNFINISHED + "*"):  # of an export that was killed
         shutil.rmtree(left_over, ignore_errors=True)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise BundleError(f"{output}: not an empty folder. Choose a new folder for the export.")
-    folder = find_bundle(model)
     bundle = load_bundle(folder)
     backend = open_backend(bundle, folder)
     encoder = backend.encoder
