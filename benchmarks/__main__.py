@@ -21,6 +21,7 @@ BENCHMARKS = {
     "step": "one training step of each decoder, float32 against bf16",
     "agreement": "captions and scores of exported models against torch",
     "recipes": "trains and scores the five classic recipes (hours); see docs/results.md",
+    "bundled": "makes the captioner that comes with Showtell, from random weights (many hours)",
     "report": "draws plots of results and prints the table of benchmarks/README.md",
 }
 QUICK = ("encode", "caption", "cold_start", "train", "batch", "decode", "score", "features")

@@ -80,7 +80,7 @@ def _train(recipe: str, run: Path, arguments: argparse.Namespace) -> None:
     ]
     if arguments.ingredients:
         command.extend(_ingredients())
-    _run(command)
+    run_command(command)
 
 
 def _ingredients() -> list[str]:
@@ -105,7 +105,7 @@ def _evaluate(run: Path, options: Sequence[str], arguments: argparse.Namespace) 
         *("evaluate", str(run), "--data", str(arguments.data), "--split", arguments.split),
         *("--metrics", "Bleu,METEOR,ROUGE_L,CIDEr", "--output", str(report.with_suffix(".json")), *options),
     ]
-    _run(command)
+    run_command(command)
     found = json.loads(report.with_suffix(".json").read_text(encoding="utf-8"))
     return {**found["scores"], "captions_per_second": found["images"] / found["seconds"]}
 
@@ -133,7 +133,8 @@ def _training_facts(run: Path) -> dict[str, Any]:
     }
 
 
-def _run(command: Sequence[str]) -> None:
+def run_command(command: Sequence[str]) -> None:
+    """Runs a command of Showtell in a process of its own and says on standard error which, and how long it took."""
     print("$ showtell " + " ".join(command), file=sys.stderr, flush=True)
     started = time.monotonic()
     subprocess.run(

@@ -65,14 +65,67 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs the demonstration is slow: its training alone takes more than three minutes."""
+    for item in items:
+        if "finished" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished demonstration. It takes a minute or two; all tests share it and leave it whole."""
+    """The folder of a finished demonstration. It takes minutes; all tests share it and leave it whole."""
     from showtell.demo import run_demo
 
     output = tmp_path_factory.mktemp("demonstration") / "demo"
     run_demo(output)
     return output
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of an attention captioner over a tiny backbone, untrained."""
+    from showtell.bundle import save_bundle
+    from showtell.encoders import build_encoder
+    from showtell.recipes import load_recipe
+    from showtell.text import Vocabulary
+    from showtell.training.model import CaptionModel, build_decoder, make_bundle
+
+    settings = ["encoder.name=test_resnet", "encoder.weights=random", "encoder.image_size=64"]
+    sizes = [f"decoder.{name}_size=16" for name in ("feature", "attention", "embedding", "hidden")]
+    recipe = load_recipe("attend-gru-additive", [*settings, *sizes, "decoding.max_steps=6"])
+    encoder = build_encoder(recipe.encoder)
+    vocabulary = Vocabulary.from_captions(["a dog runs on the grass", "two men talk", "eine 犬"], min_count=1)
+    decoder = build_decoder(recipe, channels=encoder.channels, vocab_size=len(vocabulary))
+    bundle = make_bundle(
+        recipe,
+        CaptionModel(decoder),
+        encoder,
+        vocabulary,
+        split_fingerprint="",
+        scores={},
+        include_encoder=True,
+    )
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_bundle(bundle, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model(tiny_bundle: Path) -> str:
+    """The path of that bundle, for command lines in this process."""
+    return str(tiny_bundle)
+
+
+@pytest.fixture(scope="session")
+def exported_model(tiny_bundle: Path) -> str:
+    """The same captioner exported: for processes of their own, which it saves from loading torch."""
+    from showtell.exporter import export_model
+
+    folder = tiny_bundle.with_name("tiny-exported")
+    export_model(tiny_bundle, folder)
+    return str(folder)
 
 
 @pytest.fixture

@@ -17,15 +17,16 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "showtell"
 ROWS = (
     {"errors", "files", "telemetry", "launch"},
     {"config"},
-    {"data", "text", "images"},
+    {"data", "text", "images", "alt_text"},
     {"decoding", "metrics"},
     {"encoders", "decoders"},
-    {"recipes", "consensus"},
+    {"recipes", "consensus", "confidence"},
     {"bundle", "portable", "captioning"},
-    {"ensemble", "packing"},
+    {"ensemble", "packing", "library"},
     {"training", "evaluation", "runtime", "exporter"},
     {"captioner"},
-    {"cli", "server", "bulk", "explain", "tuning", "demo", "__init__", "__main__"},
+    {"intake", "outputs"},
+    {"cli", "server", "bulk", "explain", "tuning", "demo", "distillation", "pages", "__init__", "__main__"},
 )
 SAME_ROW = {
     ("files", "errors"),  # no home folder is the user's to mend
@@ -36,14 +37,16 @@ SAME_ROW = {
     ("training", "evaluation"),  # the best checkpoint is chosen by really decoded captions
     ("demo", "explain"),
     ("cli", "demo"),
+    ("cli", "distillation"),
     ("cli", "explain"),
+    ("cli", "pages"),
     ("cli", "bulk"),
     ("cli", "server"),
     ("cli", "tuning"),
     ("__main__", "cli"),
 }
 FRAMEWORKS = {"torch", "torchvision", "timm", "jaxtyping"}
-FRAMEWORK_PACKAGES = {"encoders", "decoders", "training", "exporter"}
+FRAMEWORK_PACKAGES = {"encoders", "decoders", "training", "exporter", "distillation"}
 ROW = {package: index for index, row in enumerate(ROWS) for package in row}
 
 
@@ -134,6 +137,8 @@ EXTRAS = {
     "nncf",
     "transformers",
     "optuna",
+    "lxml",
+    "pillow_heif",
 }
 
 

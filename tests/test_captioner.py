@@ -267,7 +267,9 @@ def test_one_picture_need_not_be_in_a_list(monkeypatch: pytest.MonkeyPatch, tmp_
     Pillow.new("RGB", (8, 8)).save(path)
     seen: list[object] = []
 
-    def watch(images: Iterable[object], read: object, workers: int) -> Generator[list[object], None, None]:
+    def watch(
+        images: Iterable[object], read: object, workers: int, start: int
+    ) -> Generator[list[object], None, None]:
         seen.extend(images)
         yield from ()
 

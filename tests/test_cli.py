@@ -26,6 +26,7 @@ from showtell.errors import ImageError, TrainingInterrupted, UsageError
 SHOWTELL = [sys.executable, "-m", "showtell"]
 COMMANDS = [
     "caption",
+    "alt",
     "data",
     "data check",
     "features",
@@ -33,9 +34,12 @@ COMMANDS = [
     "evaluate",
     "score",
     "tune",
+    "calibrate",
     "remember",
+    "distill",
     "export",
     "pack",
+    "models",
     "recipes",
     "demo",
 ]

@@ -6,43 +6,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from showtell.bundle import find_bundle, store_confidence
 from showtell.cli.main import main
+from showtell.confidence import Confidence
 
 Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A bundle of an attention captioner over a tiny backbone, untrained."""
-    from showtell.bundle import save_bundle
-    from showtell.encoders import build_encoder
-    from showtell.recipes import load_recipe
-    from showtell.text import Vocabulary
-    from showtell.training.model import CaptionModel, build_decoder, make_bundle
-
-    settings = ["encoder.name=test_resnet", "encoder.weights=random", "encoder.image_size=64"]
-    sizes = [f"decoder.{name}_size=16" for name in ("feature", "attention", "embedding", "hidden")]
-    recipe = load_recipe("attend-gru-additive", [*settings, *sizes, "decoding.max_steps=6"])
-    encoder = build_encoder(recipe.encoder)
-    vocabulary = Vocabulary.from_captions(["a dog runs on the grass", "two men talk", "eine 犬"], min_count=1)
-    decoder = build_decoder(recipe, channels=encoder.channels, vocab_size=len(vocabulary))
-    bundle = make_bundle(
-        recipe,
-        CaptionModel(decoder),
-        encoder,
-        vocabulary,
-        split_fingerprint="",
-        scores={},
-        include_encoder=True,
-    )
-    folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_bundle(bundle, folder)
-    return str(folder)
 
 
 def test_one_caption_per_image_on_standard_output(
@@ -66,12 +40,14 @@ def test_one_bad_file_does_not_stop_the_others(
     paths = [torn, photographs[1], text, tmp_path / "gone.jpg", photographs[2]]
     assert main(["caption", *map(str, paths), "--model", model, "--format", "jsonl"]) == 1
     output = capsys.readouterr()
-    done = [json.loads(line)["image"] for line in output.out.splitlines()]
-    assert done == [str(photographs[1]), str(photographs[2])]
+    records = [json.loads(line) for line in output.out.splitlines()]
+    assert [record["image"] for record in records] == [str(path) for path in paths]  # in the order given
+    assert [list(record)[1] for record in records] == ["error", "captions", "error", "error", "captions"]
+    assert records[3]["error"] == "no such file or folder"
     errors = output.err.splitlines()
-    assert len(errors) == 3
-    for path, error in zip([tmp_path / "gone.jpg", torn, text], errors, strict=True):
-        assert error.startswith(f"showtell: error: {path}: ")
+    assert errors[0] == "showtell: error: 3 of 5 images failed:"
+    for path, error in zip([torn, text, tmp_path / "gone.jpg"], errors[1:], strict=True):
+        assert error.startswith(f"showtell:   {path}: ")
         assert error.count(str(path)) == 1
 
 
@@ -133,10 +109,51 @@ def test_explain_draws_one_picture_for_each_image(
     twin.write_bytes(photographs[1].read_bytes())
     folder = tmp_path / "where"
     assert main(["caption", str(photographs[0]), str(twin), "--model", model, "--explain", str(folder)]) == 0
-    assert sorted(path.name for path in folder.iterdir()) == ["astronaut-2.png", "astronaut.png"]
+    names = ["astronaut-2.json", "astronaut-2.png", "astronaut.json", "astronaut.png"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    explained = json.loads((folder / "astronaut.json").read_text())
+    assert explained["method"] == "attention"
+    assert explained["size"] == [512, 512]
     assert f"is in {folder / 'astronaut.png'}" in capsys.readouterr().err
     with Image.open(folder / "astronaut.png") as drawn:
         assert drawn.width > 200
+
+
+def test_explain_by_hiding_parts(model: str, photographs: list[Path], tmp_path: Path) -> None:
+    words = ["caption", str(photographs[0]), "--model", model, "--explain", str(tmp_path / "why")]
+    assert main([*words, "--explain-with", "occlusion"]) == 0
+    assert json.loads((tmp_path / "why" / "astronaut.json").read_text())["method"] == "occlusion"
+
+
+def test_alt_text_and_confidence(
+    model: str, photographs: list[Path], tmp_path: Path, capsys: Capture
+) -> None:
+    words = [
+        "caption",
+        str(photographs[0]),
+        str(photographs[1]),
+        "--format",
+        "jsonl",
+        "--alt-text",
+        "--model",
+    ]
+    assert main([*words, model]) == 0
+    for line in capsys.readouterr().out.splitlines():
+        [caption] = json.loads(line)["captions"]
+        assert caption["alt"][0].isupper()
+        assert caption["needs_review"] is True  # nobody knows how sure it is
+        assert "confidence" not in caption
+    assert main([*words, model, "--min-confidence", "0.5"]) == 2
+    assert "does not know how sure it is" in capsys.readouterr().err
+    calibrated = tmp_path / "calibrated"
+    shutil.copytree(find_bundle(Path(model)), calibrated)
+    store_confidence(calibrated, "bundle.json", Confidence((0.0,) * 5, (1.0, 0.0, 0.0, 0.0)))
+    assert main([*words, str(calibrated), "--min-confidence", "0.5"]) == 0
+    [caption] = json.loads(capsys.readouterr().out.splitlines()[0])["captions"]
+    assert caption["confidence"] == pytest.approx(0.731, abs=0.001)
+    assert caption["needs_review"] is False
+    assert main([*words, str(calibrated), "--min-confidence", "0.9"]) == 0
+    assert [json.loads(line)["captions"] for line in capsys.readouterr().out.splitlines()] == [[], []]
 
 
 def test_a_model_that_is_none_is_named(photographs: list[Path], tmp_path: Path, capsys: Capture) -> None:

@@ -12,7 +12,6 @@ import pytest
 from PIL import Image
 
 from showtell.cli.arguments import Parser
-from showtell.cli.caption import find_images, render_all
 from showtell.cli.data_options import add_data_options, add_split_options, read_data, read_split_data
 from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
 from showtell.cli.main import main
@@ -396,6 +395,9 @@ def test_decoding_options_replace_what_the_recipe_says() -> None:
     bound = decoding("--no-repeat-ngram", "3", "--no-double-words")
     assert bound == DecodingSettings(no_repeat_ngram=3, no_double_words=True)
     assert decoding("--double-words", no_double_words=True) == DecodingSettings()
+    words = decoding("--include", "Dog|dogs", "--include", "red shirt", "--exclude", "man", exclude=("cat",))
+    assert words == DecodingSettings(include=("Dog|dogs", "red shirt"), exclude=("man",))
+    assert decoding("--beam", "4", include=("dog",)) == DecodingSettings(beam=4, include=("dog",))
     assert decoding("--seed", "3", method="sample") == DecodingSettings(method="sample", seed=3)
 
 
@@ -406,6 +408,8 @@ def test_decoding_options_that_contradict_are_refused() -> None:
         decoding("--beam", "3", "--top-p", "0.9")
     with pytest.raises(ConfigError, match="beam of 3 cannot give 5"):
         decoding("--beam", "3", asked=5)
+    with pytest.raises(ConfigError, match=r"only with method 'beam' \(--beam K\)"):
+        decoding("--include", "dog", method="greedy")
 
 
 # train
@@ -462,48 +466,3 @@ def test_train_refuses_a_wrong_setting_before_it_reads_data(
     words = ["train", "show-tell-lstm", "--data", "/dev/null", "--output", "run", "--set", override]
     assert main(words) == 2
     assert message in capsys.readouterr().err
-
-
-# caption
-
-
-def test_images_are_found_in_folders_once_and_in_order(tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "deep").mkdir()
-    for name in ("b.JPG", "a.png", "deep/c.webp", "notes.txt", "odd.xyz"):
-        (tmp_path / name).touch()
-    names = [str(tmp_path / "b.JPG"), str(tmp_path), str(tmp_path / "odd.xyz"), str(tmp_path / "gone.jpg")]
-    found, failures = find_images(names)
-    assert [str(path.relative_to(tmp_path)) for path in found] == ["b.JPG", "a.png", "deep/c.webp", "odd.xyz"]
-    assert failures == 1
-    assert capsys.readouterr().err == f"showtell: error: {tmp_path / 'gone.jpg'}: no such file or folder\n"
-
-
-def test_a_folder_without_images_is_a_failure_and_an_address_is_refused(
-    tmp_path: Path, capsys: Capture
-) -> None:
-    assert find_images([str(tmp_path)]) == ([], 1)
-    assert "the folder has no images" in capsys.readouterr().err
-    with pytest.raises(UsageError, match=r"'https://example.org/a.jpg' is an address on the web. Download"):
-        find_images(["https://example.org/a.jpg"])
-
-
-RECORDS = [
-    {
-        "image": "a,b.jpg",
-        "captions": [{"caption": 'a "dog"', "score": -0.5}, {"caption": "犬", "score": -1.25}],
-    },
-    {"image": "c.jpg", "captions": [{"caption": "a cat", "score": -0.75}]},
-]
-
-
-def test_captions_are_written_as_text_json_lines_and_csv() -> None:
-    assert render_all(RECORDS, "text") == 'a,b.jpg\ta "dog"\na,b.jpg\t犬\nc.jpg\ta cat\n'
-    assert json.loads(render_all(RECORDS, "json")) == RECORDS
-    assert [json.loads(line) for line in render_all(RECORDS, "jsonl").splitlines()] == RECORDS
-    assert render_all(RECORDS, "csv").splitlines() == [
-        "image,rank,caption,score",
-        '"a,b.jpg",1,"a ""dog""",-0.5',
-        '"a,b.jpg",2,犬,-1.25',
-        "c.jpg,1,a cat,-0.75",
-    ]
-    assert render_all([], "json") == "[]\n"

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from showtell.decoding import DecodingSettings, decode
-from showtell.decoding.repetition import Repetition
+from showtell.decoding.bans import Bans
 from showtell.errors import ConfigError
 from test_decoding import SPECIAL, ToyStepper, enumerate_captions
 
@@ -117,11 +117,11 @@ def test_a_caption_that_can_say_nothing_new_ends() -> None:
 
 def test_logits_are_not_copied_where_nothing_is_forbidden() -> None:
     logits = np.zeros((2, 6), dtype=np.float32)
-    repetition = Repetition(DecodingSettings(no_repeat_ngram=2), 2)
-    assert repetition.forbid(logits) is logits
+    bans = Bans(DecodingSettings(no_repeat_ngram=2), 2)
+    assert bans.forbid(logits) is logits
     for tokens in ([4, 5], [5, 4], [4, 4]):
-        repetition.extend(np.arange(2), np.array(tokens))
-    allowed = repetition.forbid(logits)  # 4 5 4, where 5 came after 4; and 5 4 4, where 4 did
+        bans.extend(np.arange(2), np.array(tokens))
+    allowed = bans.forbid(logits)  # 4 5 4, where 5 came after 4; and 5 4 4, where 4 did
     assert np.argwhere(np.isneginf(allowed)).tolist() == [[0, 5], [1, 4]]
     assert not np.isneginf(logits).any()
 

@@ -6,12 +6,15 @@ import io
 import os
 import random
 import struct
+import subprocess
+import sys
 import threading
 import warnings
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image, ImageFile, features
 
@@ -303,6 +306,24 @@ def refused(source: object, *words: str, **options: object) -> str:
     return message
 
 
+def test_heic_is_read_where_its_plugin_is_installed(tmp_path: Path) -> None:
+    path = tmp_path / "phone.heic"
+    pillow_heif.from_pillow(corners()).save(path, quality=95)
+    program = "import sys; from showtell.images import open_image; print(open_image(sys.argv[1]).size)"
+    ended = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
+    assert (ended.stdout, ended.stderr) == (f"{corners().size}\n", "")
+
+
+def test_heic_without_its_plugin_says_what_to_install() -> None:
+    program = (
+        "import sys; sys.modules['pillow_heif'] = None\nfrom showtell.images import open_image\n"
+        "open_image(b'\\0\\0\\0\\x18ftypheic\\0\\0\\0\\0')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ImageError: the image given as 16 bytes: it is HEIF/HEIC. Reading HEIC needs" in ended.stderr
+    assert 'pip install "showtell[heif]"' in ended.stderr
+
+
 def test_missing_file_folder_and_pipe(tmp_path: Path) -> None:
     refused(tmp_path / "no.jpg", "no.jpg", "no such file")
     refused(tmp_path, str(tmp_path), "is a folder")
@@ -337,7 +358,6 @@ def test_unreadable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "PostScript"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"PK\x03\x04....", "ZIP"),
-        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "HEIC"),
         (b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00", "video"),
         (b"\xff\xd8\xff\xe0", "header is damaged"),
         (b"\x89PNG\r\n\x1a\n", "header is damaged"),

@@ -27,6 +27,7 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from showtell import __version__
+from showtell.confidence import Confidence
 from showtell.decoding.settings import DecodingSettings
 from showtell.errors import BundleError, ShowtellError
 from showtell.files import digest_file, write_atomically, write_json
@@ -36,6 +37,7 @@ from showtell.text import Vocabulary
 
 FORMAT_VERSION = 1
 CONSENSUS = "consensus.safetensors"
+EXPORTED = "portable.json"  # what an exported captioner has instead of bundle.json (`showtell.portable`)
 Weights = Mapping[str, npt.NDArray[Any]]
 
 
@@ -63,6 +65,7 @@ class Bundle:
     split_fingerprint: str = ""  # of the data it was trained on
     scores: Mapping[str, Any] = field(default_factory=dict)  # by split, with the settings that gave them
     tuning: Mapping[str, Any] = field(default_factory=dict)  # how recipe.decoding was chosen; {}: it was not
+    confidence: Confidence | None = None  # how sure its captions are, fitted on captions that people wrote
     digest: str = ""  # of bundle.json, set by `load_bundle` and `save_bundle`
 
 
@@ -102,6 +105,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> str:
             "split_fingerprint": bundle.split_fingerprint,
             "scores": dict(bundle.scores),
             "tuning": dict(bundle.tuning),
+            **describe_confidence(bundle.confidence),
             "files": files,
         },
     )
@@ -134,7 +138,7 @@ def find_bundle(model: Path) -> Path:
         raise BundleError(
             f"{model}: a run without a finished evaluation yet. Go on training it with --resume."
         )
-    if (model / "portable.json").is_file():
+    if (model / EXPORTED).is_file():
         raise BundleError(f"{model}: is exported already. Give the bundle or the run that it was made from.")
     raise BundleError(f"{model}: not a bundle (no bundle.json) and not a run folder (no best.json).")
 
@@ -185,6 +189,7 @@ def load_bundle(model: Path) -> Bundle:
             split_fingerprint=manifest["split_fingerprint"],
             scores=manifest["scores"],
             tuning=manifest.get("tuning", {}),
+            confidence=read_confidence(manifest),
             digest=digest_file(folder / "bundle.json"),
         )
     except (KeyError, TypeError, AttributeError) as error:
@@ -195,30 +200,55 @@ def load_bundle(model: Path) -> Bundle:
         raise BundleError(f"{folder}: {error}") from None
 
 
-def store_consensus(folder: Path, consensus: Weights, decoding: DecodingSettings) -> str:
+def store_consensus(folder: Path, bundle: Bundle, consensus: Weights, decoding: DecodingSettings) -> str:
     """Adds to a bundle on disk what people said of its training pictures, and returns its new digest.
 
     What has been tuned stays; the consensus itself is as `decoding` says.
 
     Args:
         folder: of the bundle.
+        bundle: what `load_bundle` gave.
         consensus: what `showtell.consensus.build_consensus` gave.
         decoding: how it searches from now on, unless its search has been tuned.
 
     Raises:
-        BundleError: the bundle is damaged.
+        BundleError: bundle.json cannot be read.
         OSError: it cannot be written; it is as it was.
     """
-    bundle = load_bundle(folder)
     if bundle.tuning:
         weight, neighbours = decoding.consensus, decoding.neighbours
         decoding = replace(bundle.recipe.decoding, consensus=weight, neighbours=neighbours)
     write_weights(folder / CONSENSUS, consensus)
-    manifest = read_json(folder / "bundle.json")
-    manifest["recipe"] = replace(bundle.recipe, decoding=decoding).to_dict()
-    manifest["files"][CONSENSUS] = digest_file(folder / CONSENSUS)
-    write_json(folder / "bundle.json", manifest)
-    return digest_file(folder / "bundle.json")
+    added = {CONSENSUS: digest_file(folder / CONSENSUS)}
+    return _change_manifest(folder, replace(bundle.recipe, decoding=decoding), bundle.tuning, added)
+
+
+def store_confidence(folder: Path, manifest_name: str, confidence: Confidence) -> str:
+    """Changes how sure a captioner on disk says it is, and returns the new digest of its manifest.
+
+    Args:
+        folder: of a bundle or an exported captioner.
+        manifest_name: "bundle.json" or `EXPORTED`.
+        confidence: fitted on its captions.
+
+    Raises:
+        BundleError: the manifest cannot be read.
+        OSError: it cannot be written; it is as it was.
+    """
+    path = folder / manifest_name
+    manifest = read_json(path)
+    write_json(path, {**manifest, **describe_confidence(confidence)})
+    return digest_file(path)
+
+
+def describe_confidence(confidence: Confidence | None) -> dict[str, Any]:
+    """Returns the entry of a manifest; none where nothing was fitted."""
+    return {} if confidence is None else {"confidence": confidence.to_dict()}
+
+
+def read_confidence(manifest: Mapping[str, Any]) -> Confidence | None:
+    """Returns what `describe_confidence` wrote; raises BundleError where it is damaged."""
+    return Confidence.from_dict(manifest["confidence"]) if "confidence" in manifest else None
 
 
 def store_decoding(folder: Path, decoding: DecodingSettings, tuning: Mapping[str, Any]) -> str:
@@ -235,10 +265,18 @@ def store_decoding(folder: Path, decoding: DecodingSettings, tuning: Mapping[str
         BundleError: the bundle is damaged.
         OSError: it cannot be written; it is as it was.
     """
-    bundle = load_bundle(folder)
+    return _change_manifest(folder, replace(load_bundle(folder).recipe, decoding=decoding), tuning, {})
+
+
+def _change_manifest(
+    folder: Path, recipe: Recipe, tuning: Mapping[str, Any], added: Mapping[str, str]
+) -> str:
+    """Writes bundle.json with another recipe, its tuning, and the digests of added files; returns its digest."""
     manifest = read_json(folder / "bundle.json")
-    manifest["recipe"] = replace(bundle.recipe, decoding=decoding).to_dict()
+    manifest["recipe"] = recipe.to_dict()
     manifest["tuning"] = dict(tuning)
+    manifest.pop("confidence", None)  # it was fitted to the search before
+    manifest["files"].update(added)
     write_json(folder / "bundle.json", manifest)
     return digest_file(folder / "bundle.json")
 

@@ -12,18 +12,20 @@ from PIL import Image
 
 from showtell.bundle import load_bundle
 from showtell.captioning import Backend, Caption, caption_features, stack_pictures
+from showtell.confidence import Confidence, Said
 from showtell.data.records import Dataset
 from showtell.decoding import DecodingSettings
 from showtell.ensemble import EnsembleBackend, Member
 from showtell.errors import ConfigError, ImageError, UsageError, require_framework
 from showtell.evaluation import DEFAULT_METRICS, EvaluationReport, evaluate_captions
-from showtell.images import read_batches
+from showtell.images import WebImage, read_batches
+from showtell.library import DEFAULT, locate_model
 from showtell.metrics import CorpusIdf
 from showtell.metrics.bootstrap import RESAMPLES
 from showtell.portable import find_model, is_portable, load_portable
 from showtell.runtime import EngineOptions, open_portable
 
-ImageLike = str | Path | bytes | BinaryIO | Image.Image
+ImageLike = str | Path | bytes | BinaryIO | Image.Image | WebImage
 BATCH = 16  # images that go through the networks together
 FIRST_BATCH = 8  # fewer, so that the networks need not wait for long
 
@@ -32,20 +34,25 @@ FIRST_BATCH = 8  # fewer, so that the networks need not wait for long
 class CaptionedPicture:
     """What one image gave: captions, or the error that prevented them."""
 
-    captions: tuple[Caption, ...]  # best first; empty where `error` is set
+    captions: tuple[Caption, ...]  # best first; empty where `error` is set, or where none was sure enough
     grid: tuple[int, int]  # rows and columns of the cells that attention speaks of
     error: ImageError | None = None
 
     @property
     def text(self) -> str:
-        """The best caption.
+        """The best caption; "" where none was sure enough.
 
         Raises:
             ImageError: the image could not be read.
         """
         if self.error is not None:
             raise self.error
-        return self.captions[0].text
+        return self.captions[0].text if self.captions else ""
+
+    @property
+    def abstained(self) -> bool:
+        """Whether the image could be read, but no caption was sure enough."""
+        return self.error is None and not self.captions
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class _Opened:
     settings: DecodingSettings
     digest: str
     name: str
+    confidence: Confidence | None
 
 
 class Captioner:
@@ -67,6 +75,7 @@ class Captioner:
         digest: of its bundle; of an ensemble those of its members, joined by "+".
         name: for reports and messages.
         notes: what its users should know.
+        confidence: how sure its captions are; None if nobody has measured it (`showtell calibrate`).
     """
 
     def __init__(
@@ -77,17 +86,19 @@ class Captioner:
         digest: str = "",
         name: str = "",
         notes: Sequence[str] = (),
+        confidence: Confidence | None = None,
     ) -> None:
         self.backend = backend
         self.settings = settings
         self.digest = digest
         self.name = name
         self.notes = tuple(notes)
+        self.confidence = confidence
 
     @classmethod
     def load(
         cls,
-        model: str | Path | Sequence[str | Path],
+        model: str | Path | Sequence[str | Path] = DEFAULT,
         *,
         engine: str = "auto",
         precision: str = "auto",
@@ -98,7 +109,8 @@ class Captioner:
         An exported one runs without torch; the others run on torch. An ensemble searches as its first member does.
 
         Args:
-            model: its folder; several folders make an ensemble.
+            model: its folder, the name of one that comes with Showtell, or hub:OWNER/NAME (`showtell.library`);
+                several make an ensemble.
             engine: for an exported captioner "openvino", "onnxruntime" or "auto" (the first that is installed); for a
                 bundle "torch" or "auto".
             precision: of an exported captioner's encoder: "float32", "bf16" or "auto", the fastest that the processor
@@ -116,9 +128,10 @@ class Captioner:
         models = [model] if isinstance(model, str | Path) else list(model)
         if not models:
             raise UsageError("No model was given. Give the folder of one, or of several for an ensemble.")
-        parts = [cls._open(Path(one), engine, precision, threads) for one in models]
+        parts = [cls._open(one, engine, precision, threads) for one in models]
         if len(parts) == 1:
-            return cls(parts[0].backend, parts[0].settings, digest=parts[0].digest, name=parts[0].name)
+            [one] = parts
+            return cls(one.backend, one.settings, digest=one.digest, name=one.name, confidence=one.confidence)
         backend = EnsembleBackend([part.backend for part in parts], [str(one) for one in models])
         return cls(
             backend,
@@ -129,14 +142,20 @@ class Captioner:
         )
 
     @staticmethod
-    def _open(model: Path, engine: str, precision: str, threads: int) -> _Opened:
-        folder = find_model(model)
+    def _open(model: str | Path, engine: str, precision: str, threads: int) -> _Opened:
+        folder = find_model(locate_model(model))
         exported = is_portable(folder)
         options = EngineOptions("auto" if engine == "torch" and not exported else engine, precision, threads)
         if exported:
             portable = load_portable(folder)
             backend = open_portable(portable, options)
-            return _Opened(backend, portable.recipe.decoding, portable.digest, portable.recipe.name)
+            return _Opened(
+                backend,
+                portable.recipe.decoding,
+                portable.digest,
+                portable.recipe.name,
+                portable.confidence,
+            )
         if engine not in ("auto", "torch"):
             raise ConfigError(
                 f"{folder}: a bundle runs on torch, not on {engine!r}. Export it first (showtell export {folder} "
@@ -152,7 +171,7 @@ class Captioner:
         from showtell.training.model import open_backend
 
         networks = open_backend(bundle, folder, threads=threads)
-        return _Opened(networks, bundle.recipe.decoding, bundle.digest, bundle.recipe.name)
+        return _Opened(networks, bundle.recipe.decoding, bundle.digest, bundle.recipe.name, bundle.confidence)
 
     def caption(
         self,
@@ -160,6 +179,8 @@ class Captioner:
         settings: DecodingSettings | None = None,
         *,
         workers: int = 2,
+        min_confidence: float = 0.0,
+        start: int = 0,
     ) -> Iterator[CaptionedPicture]:
         """Captions images as they come; yields one result per image, in order.
 
@@ -167,15 +188,27 @@ class Captioner:
         result with its error; the others are not affected.
 
         Args:
-            images: paths, bytes, open files or PIL images; may be endless.
+            images: paths, bytes, open files, PIL images or `WebImage`s, which are fetched meanwhile; may be endless.
             settings: of the search; the captioner's own by default.
             workers: threads that decode images.
+            min_confidence: captions with less than this, 0 to 1, are left out.
+            start: the position of the first image in a job that was begun before. Where a batch began there
+                (`start_of_batch`), results are bit for bit those that the whole job would have given.
+
+        Raises:
+            UsageError: `min_confidence` is above 0, and the captioner does not know how sure it is.
         """
-        if isinstance(images, str | Path | bytes | Image.Image):
+        if min_confidence > 0 and self.confidence is None:
+            raise UsageError(
+                f"A least confidence of {min_confidence:g} was asked for, but this captioner does not know how sure it "
+                "is. Measure it on captioned images that it was not trained on: showtell calibrate MODEL --data "
+                "DATA --write."
+            )
+        if isinstance(images, str | Path | bytes | Image.Image | WebImage):
             images = [images]  # one picture; a string would otherwise be read letter by letter
         settings = settings or self.settings
-        index = 0
-        with contextlib.closing(_decode_ahead(images, self.backend.read, workers)) as batches:
+        index = start
+        with contextlib.closing(_decode_ahead(images, self.backend.read, workers, start)) as batches:
             for batch in batches:
                 positions = [
                     index + place for place, item in enumerate(batch) if not isinstance(item, ImageError)
@@ -190,7 +223,15 @@ class Captioner:
                     if isinstance(item, ImageError):
                         yield CaptionedPicture((), self.backend.grid, item)
                     else:
-                        yield CaptionedPicture(tuple(next(captions)), self.backend.grid)
+                        rated = map(self._rate, next(captions))
+                        sure = (one for one in rated if (one.confidence or 0.0) >= min_confidence)
+                        yield CaptionedPicture(tuple(sure), self.backend.grid)
+
+    def _rate(self, caption: Caption) -> Caption:
+        if self.confidence is None:
+            return caption
+        rating = self.confidence.rate(Said(caption.words, caption.word_log_probs))
+        return replace(caption, confidence=rating.caption, word_confidences=rating.words)
 
     def encode(self, images: Iterable[ImageLike], *, workers: int = 2) -> Iterator[Any]:
         """Yields the features of images, batch by batch, for `caption_feature_batches`.
@@ -266,8 +307,15 @@ class Captioner:
             yield picture.captions
 
 
+def start_of_batch(position: int) -> int:
+    """Returns where the batch begins in which `Captioner.caption` has the image at `position`."""
+    return position - (position - FIRST_BATCH) % BATCH if position >= FIRST_BATCH else 0
+
+
 def _decode_ahead(
-    images: Iterable[ImageLike], read: Callable[[ImageLike], Any], workers: int
+    images: Iterable[ImageLike], read: Callable[[ImageLike], Any], workers: int, start: int = 0
 ) -> Generator[list[Any | ImageError], None, None]:
     """Yields batches of pictures at the encoder's size, or errors; the next batch is read meanwhile."""
-    return read_batches(images, read, size=BATCH, first=FIRST_BATCH, workers=max(1, workers))
+    size = BATCH if start >= FIRST_BATCH else FIRST_BATCH
+    first = size - (start - start_of_batch(start))
+    return read_batches(images, read, size=BATCH, first=first, workers=max(1, workers))

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from showtell.consensus import Agreements, Opinion
-from showtell.decoding import DecodingSettings, Hypothesis, Stepper, decode
+from showtell.decoding import Constraints, DecodingSettings, Hypothesis, Stepper, decode
 from showtell.errors import ConfigError
 from showtell.images import ImageSource, Preprocessing
 from showtell.text import SPECIAL, Vocabulary
@@ -74,6 +74,10 @@ class Caption:
     log_prob: float  # natural log-probability of the whole caption
     word_log_probs: tuple[float, ...]  # of each word, in order
     attention: npt.NDArray[np.float32] | None = None  # (words, cells) for decoders that attend
+    confidence: float | None = (
+        None  # share of its content words that people would use, too; None: not calibrated
+    )
+    word_confidences: tuple[float, ...] | None = None  # chance that people would use each word, too
 
     @property
     def words(self) -> list[str]:
@@ -97,25 +101,31 @@ def caption_features(
         For each image its captions, best first.
 
     Raises:
-        ConfigError: a consensus is asked for, and the captioner does not know what people said.
+        ConfigError: a consensus is asked for, and the captioner does not know what people said; or words are to be
+            included that it does not know, or that do not fit into `max_steps`.
     """
-    asked = settings.consensus > 0 and settings.candidates > 1
-    if asked and backend.consensus is None:
+    if not settings.consensus or settings.candidates == 1:
+        return _search(backend, features, settings, positions)
+    if backend.consensus is None:
         raise ConfigError(
             f"decoding.consensus = {settings.consensus:g}: this captioner does not know the captions of its training "
             "pictures. Add them to its bundle (showtell remember MODEL --data DATA --output FOLDER), or set it to 0."
         )
-    every = replace(settings, count=settings.candidates) if asked else settings
-    found = decode(backend.bind(features), every, SPECIAL, image_seeds=positions)
-    captions = [[_write(hypothesis, backend.vocabulary) for hypothesis in image] for image in found]
-    if not asked or backend.consensus is None:
-        return captions
+    captions = _search(backend, features, replace(settings, count=settings.candidates), positions)
     words = [[caption.words for caption in image] for image in captions]
     agreements = backend.consensus.agree(features, words, settings.neighbours)
     return [
         _rank(image, settings.consensus * agreement)[: settings.count]
         for image, agreement in zip(captions, agreements, strict=True)
     ]
+
+
+def _search(
+    backend: Backend, features: Any, settings: DecodingSettings, positions: Sequence[int]
+) -> list[list[Caption]]:
+    constraints = Constraints.read(settings, backend.vocabulary)
+    found = decode(backend.bind(features), settings, SPECIAL, image_seeds=positions, constraints=constraints)
+    return [[_write(hypothesis, backend.vocabulary) for hypothesis in image] for image in found]
 
 
 def _rank(captions: Sequence[Caption], more: Agreements) -> list[Caption]:

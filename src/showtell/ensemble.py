@@ -57,6 +57,7 @@ class EnsembleBackend:
         names: of the members, for messages.
 
     Attributes:
+        readers: how pictures become what `encode` takes, one for each size, in the order of `read`.
         notes: what users should know, one sentence each.
 
     Raises:
@@ -81,7 +82,7 @@ class EnsembleBackend:
             size = sizes.setdefault(member.preprocessing.without_colours(), len(sizes))
             index, _ = encoders.setdefault((member.identify_encoder(), size), (len(encoders), member))
             self._features.append(index)
-        self._readers = [
+        self.readers = [
             next(one.preprocessing for one in members if one.preprocessing.without_colours() == size)
             for size in sizes
         ]
@@ -107,9 +108,9 @@ class EnsembleBackend:
 
     def read(self, source: ImageSource) -> tuple[Any, ...]:
         """Returns one picture at every size that a member wants."""
-        if len(self._readers) > 1 and not isinstance(source, str | Path | bytes | Image.Image):
+        if len(self.readers) > 1 and not isinstance(source, str | Path | bytes | Image.Image):
             source = source.read()  # a stream can be read only once
-        return tuple(reader.read(source) for reader in self._readers)
+        return tuple(reader.read(source) for reader in self.readers)
 
     def encode(self, pixels: tuple[Any, ...]) -> tuple[Any, ...]:
         """Returns the features of every distinct encoder."""

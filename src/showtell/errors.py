@@ -8,6 +8,10 @@
     ├── DataError              a data set that cannot be read as it is
     │   └── SplitError         images without a split, or a split that does not exist
     ├── ImageError             one image that cannot be used; the others can
+    │   └── FetchError         an image on the web that must not or cannot be fetched
+    ├── PageError              one web page that cannot be read or edited; the others can
+    ├── SidecarError           a caption that cannot be written beside its image; the others can
+    ├── JournalError           results of an interrupted run that cannot be gone on with
     ├── VocabularyError        a vocabulary that is empty, damaged or does not fit
     ├── EncoderError           a backbone or its weights that cannot be built, found or fed
     ├── CacheError             a feature cache that is stale, foreign or incomplete
@@ -15,7 +19,8 @@
     ├── BundleError            a bundle whose parts are missing, damaged or do not fit together
     ├── MetricError            references and hypotheses that cannot be scored
     ├── TrainingError          a run that cannot go on (non-finite loss, a checkpoint that does not fit)
-    ├── TrainingInterrupted    a run that was stopped by Ctrl-C, saved, and can be resumed
+    ├── Interrupted            what was stopped by Ctrl-C and says how to go on
+    │   └── TrainingInterrupted    a run that was saved and can be resumed
     └── MissingExtraError      an optional dependency that is not installed
 
 Messages say what was wrong (with the value), where, and what to do. The command line prints them without a
@@ -57,6 +62,26 @@ class ImageError(ShowtellError):
     exit_code = 1
 
 
+class FetchError(ImageError):
+    """An image on the web that must not or cannot be fetched."""
+
+
+class PageError(ShowtellError):
+    """One web page that cannot be read or edited; the others can."""
+
+    exit_code = 1
+
+
+class SidecarError(ShowtellError):
+    """A caption that cannot be written beside its image; the others can."""
+
+    exit_code = 1
+
+
+class JournalError(ShowtellError):
+    """Results of an interrupted run that cannot be gone on with, or that a new run would lose."""
+
+
 class VocabularyError(ShowtellError):
     """A vocabulary that is empty, damaged or does not fit."""
 
@@ -87,10 +112,14 @@ class TrainingError(ShowtellError):
     exit_code = 1
 
 
-class TrainingInterrupted(ShowtellError):
-    """A run that was stopped by Ctrl-C, saved, and can be resumed."""
+class Interrupted(ShowtellError):
+    """What was stopped by Ctrl-C; the message says what is kept and how to go on."""
 
     exit_code = 130  # 128 + SIGINT, what shells report
+
+
+class TrainingInterrupted(Interrupted):
+    """A run that was stopped by Ctrl-C, saved, and can be resumed."""
 
 
 class MissingExtraError(ShowtellError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import glob
 import hashlib
 import json
 import os
@@ -11,7 +13,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, BinaryIO
 
 from showtell.errors import ShowtellError, UsageError
 
@@ -28,15 +30,30 @@ def write_atomically(path: Path, data: bytes) -> None:
         OSError: the disk is full or the folder is not writable; the old file is untouched and nothing is left over.
             Its `filename` is `path`.
     """
+    with open_atomically(path) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def open_atomically(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file that takes the place of the one at `path` when the block ends, and never exists if it fails.
+
+    Args:
+        path: as for `write_atomically`.
+
+    Raises:
+        OSError: as for `write_atomically`.
+    """
     target = path.resolve()
     if target.exists() and not target.is_file():
-        target.write_bytes(data)
+        with target.open("wb") as device:
+            yield device
         return
-    neighbour = target.with_name(f".{target.name}.{secrets.token_hex(4)}{PARTIAL}")
+    neighbour = target.with_name(f"{_neighbours(target)}{secrets.token_hex(4)}{PARTIAL}")
     try:
         # Not tempfile.mkstemp, whose mode hides the file from everybody else.
         with neighbour.open("xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         neighbour.replace(target)
@@ -46,6 +63,18 @@ def write_atomically(path: Path, data: bytes) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)  # a failed write names no file
         raise
+
+
+def remove_neighbours(path: Path) -> None:
+    """Removes what a killed `write_atomically` of this file left beside it."""
+    target = path.resolve()
+    for neighbour in target.parent.glob(f"{glob.escape(_neighbours(target))}????????{PARTIAL}"):
+        neighbour.unlink(missing_ok=True)
+
+
+def _neighbours(target: Path) -> str:
+    # Not all of a long name: the neighbour's must not be too long. Its digest tells names apart that begin alike.
+    return f".{target.name[:40]}.{hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]}."
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -69,25 +98,39 @@ def lock_folder(folder: Path, error: type[ShowtellError], busy: str, *, name: st
     except OSError as reason:
         raise error(f"{folder}: the folder is not writable: {reason.strerror}") from None
     with file:
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as reason:
-            if reason.errno in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK):
-                raise error(f"{folder}: {busy}. Wait for it to end, or choose another folder.") from None
+        if not lock_file(file):
+            raise error(f"{folder}: {busy}. Wait for it to end, or choose another folder.")
         yield
+
+
+def lock_file(file: IO[bytes]) -> bool:
+    """Locks an open file until it is closed; returns False if another process holds it.
+
+    Where the file system knows no locks, nobody is kept out.
+    """
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as reason:
+        return reason.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
 
 
 def write_json(path: Path, data: Any) -> None:
     """Writes JSON, atomically; not-a-number is refused, because JSON has none."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(path, text.encode("utf-8", "backslashreplace"))
+
+
+def expand_home(word: str | Path) -> Path:
+    """Returns a path with "~" replaced by the home folder; "~name" of nobody stays as it is, a folder of that name."""
+    return Path(os.path.expanduser(word))  # noqa: PTH111  # pathlib's raises where there is no such home
 
 
 def cache_folder() -> Path:
@@ -109,3 +152,19 @@ def digest_file(path: Path) -> str:
     """Returns the SHA-256 of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def path_digest(path: str) -> bytes:
+    """Returns 16 bytes that are the same for all spellings of a path, and for ways to its folder through links.
+
+    A link and what it leads to are two files.
+    """
+    whole = Path.cwd() / path
+    return hashlib.blake2b(
+        os.fsencode(Path(_real_folder(str(whole.parent)), whole.name)), digest_size=16
+    ).digest()
+
+
+@functools.lru_cache(maxsize=256)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)

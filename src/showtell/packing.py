@@ -44,7 +44,7 @@ def compress(bundle: Bundle, bits: int) -> Bundle:
                     f"without --bits{', or with --bits 8' if weights.ndim == 2 else ''}."
                 )
             packed[name] = weights.astype(np.float16)
-    return replace(bundle, decoder_weights=packed)
+    return replace(bundle, decoder_weights=packed, confidence=None)  # which was fitted to the weights before
 
 
 def expand(weights: Weights) -> Weights:

@@ -23,13 +23,17 @@ from typing import Any
 from showtell import __version__
 from showtell.bundle import (
     CONSENSUS,
+    EXPORTED,
     Weights,
     check_digest,
+    describe_confidence,
     find_bundle,
+    read_confidence,
     read_json,
     read_weights,
     write_weights,
 )
+from showtell.confidence import Confidence
 from showtell.errors import BundleError, ShowtellError
 from showtell.files import digest_file, write_json
 from showtell.images import Preprocessing
@@ -37,7 +41,7 @@ from showtell.recipes import Recipe
 from showtell.text import Vocabulary
 
 FORMAT_VERSION = 1
-MANIFEST = "portable.json"
+MANIFEST = EXPORTED
 ENCODER, START, STEP = "encoder.onnx", "start.onnx", "step.onnx"
 GRAPHS = (ENCODER, START, STEP)
 WEIGHTS = ("float32", "int8")
@@ -63,6 +67,7 @@ class PortableModel:
     split_fingerprint: str = ""
     scores: Mapping[str, Any] = field(default_factory=dict)
     consensus: Weights | None = None  # what people said of the training pictures
+    confidence: Confidence | None = None  # how sure its captions are
     folder: Path = Path()  # where the graphs are
     digest: str = ""  # of portable.json
 
@@ -107,6 +112,7 @@ def save_manifest(model: PortableModel, folder: Path) -> str:
             "bundle_digest": model.bundle_digest,
             "split_fingerprint": model.split_fingerprint,
             "scores": dict(model.scores),
+            **describe_confidence(model.confidence),
             "vocabulary_size": len(model.vocabulary),
             "files": {name: digest_file(folder / name) for name in files},
         },
@@ -159,6 +165,7 @@ def load_portable(folder: Path) -> PortableModel:
             split_fingerprint=str(manifest["split_fingerprint"]),
             scores=dict(manifest["scores"]),
             consensus=read_weights(folder / CONSENSUS) if remembers else None,
+            confidence=read_confidence(manifest),
             folder=folder,
             digest=digest_file(path),
         )

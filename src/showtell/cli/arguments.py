@@ -9,8 +9,19 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from showtell.errors import UsageError, did_you_mean
+from showtell.files import expand_home
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # argparse gives this class no public name
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Gives the longest command a summary on its own line: argparse measures it without its indentation."""
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        for command in self._iter_indented_subactions(action):
+            length = len(self._format_action_invocation(command)) + self._current_indent
+            self._action_max_length = max(self._action_max_length, length)
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: object, **options: object) -> None:
         options.setdefault("allow_abbrev", False)
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", _HelpFormatter)
         super().__init__(*args, **options)  # type: ignore[arg-type]  # argparse's own options, passed through
 
     def error(self, message: str) -> NoReturn:
@@ -57,6 +68,16 @@ def add_command(
     )
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def add_model_and_output(parser: Parser) -> None:
+    """Adds what a command takes that makes another captioner of a trained one."""
+    parser.add_argument(
+        "model", metavar="MODEL", type=model, help="a bundle, a run folder (its best checkpoint), or a name"
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=writable_folder, required=True, help="a new or empty folder"
+    )
 
 
 def reject_unknown_command(word: str, commands: Iterable[str], prog: str) -> None:
@@ -128,11 +149,18 @@ def real(
 
 def existing(word: str) -> Path:
     """An argument type: the path of a file or folder that exists."""
-    path = Path(word).expanduser()
+    path = expand_home(word)
     if not path.exists():
         near = _nearest_sibling(path)
         raise argparse.ArgumentTypeError(f"no such file or folder: {word!r}.{near}")
     return path
+
+
+def model(word: str) -> str | Path:
+    """An argument type: the path of a captioner that exists, or the name of one (`showtell.library`)."""
+    from showtell.library import is_name  # here, because it loads NumPy
+
+    return word if is_name(word) else existing(word)
 
 
 def writable_file(word: str) -> Path:

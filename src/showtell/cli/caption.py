@@ -3,35 +3,42 @@
 from __future__ import annotations
 
 import argparse
-import csv
+import contextlib
+import dataclasses
 import io
-import json
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from showtell.cli.arguments import (
     Commands,
     add_command,
-    existing,
     integer,
     one_of,
-    writable_file,
+    real,
     writable_folder,
 )
 from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
-from showtell.cli.engine_options import add_engine_options, load_captioner
-from showtell.cli.output import log, write_text
+from showtell.cli.engine_options import add_engine_options, add_model_option, load_captioner
+from showtell.cli.output import log
+from showtell.cli.output_options import (
+    add_output_options,
+    check_output_options,
+    has_journal,
+    open_destination,
+    open_sidecars,
+)
 from showtell.cli.progress import show_progress
-from showtell.errors import UsageError
+from showtell.errors import ImageError, Interrupted, SidecarError
 
 if TYPE_CHECKING:
-    from showtell.captioner import CaptionedPicture
-    from showtell.images import Preprocessing
+    from showtell.captioner import CaptionedPicture, Captioner
+    from showtell.intake import Intake, Item
+    from showtell.outputs import Destination, Failures, Format, Sidecars
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-Record = dict[str, Any]  # {"image": path, "captions": [{"caption": text, "score": number}, ...]}, best first
+AHEAD = 50_000  # images that are looked for before the first is captioned, to know how many there are
 
 
 def add_parser(commands: Commands) -> None:
@@ -42,146 +49,264 @@ def add_parser(commands: Commands) -> None:
         run,
         summary="caption images",
         description="Captions images, and all images in folders and their subfolders.\n"
-        "A file that cannot be read is named on standard error, the others are done, and the exit code is 1.",
+        "What cannot be read is named at the end, the others are done, and the exit code is 1.",
     )
-    parser.add_argument("paths", metavar="PATH", nargs="+", help="an image, or a folder of images")
     parser.add_argument(
-        "--model",
-        metavar="M",
-        type=existing,
-        action="append",
-        required=True,
-        help="an exported model, a bundle, or a run folder (its best checkpoint); given again, an ensemble",
+        "paths",
+        metavar="PATH",
+        nargs="*",
+        help="an image, a folder of images, a pattern in quotes ('photos/**/*.jpg'), or - for an image's bytes on "
+        "standard input",
     )
+    parser.add_argument(
+        "--from",
+        metavar="LIST",
+        dest="listed",
+        help="a file that lists paths, one per line; - is standard input",
+    )
+    parser.add_argument(
+        "--null", action="store_true", help="the list ends paths with NUL, as find -print0 does"
+    )
+    add_model_option(parser)
     parser.add_argument(
         "--count", metavar="N", type=integer(minimum=1), help="captions per image, the best first"
     )
     parser.add_argument(
-        "--format",
-        metavar="text|json|jsonl|csv",
-        type=one_of("text", "json", "jsonl", "csv"),
-        default="text",
-        help="text (the default): path, tab, caption",
+        "--alt-text",
+        action="store_true",
+        help="write captions as alt text: at most 125 characters, a sentence; structured formats say what needs review",
     )
     parser.add_argument(
-        "--output", metavar="FILE", type=writable_file, help="write there instead of standard output"
+        "--min-confidence",
+        metavar="C",
+        type=real(minimum=0, maximum=1),
+        default=0.0,
+        help="leave out captions that are less sure, 0 to 1 (showtell calibrate)",
     )
     parser.add_argument(
         "--explain",
         metavar="FOLDER",
         type=writable_folder,
-        help="also draw where the model looked, word by word",
+        help="also draw where in the picture each word came from, as NAME.png, with the figures in NAME.json",
     )
+    parser.add_argument(
+        "--explain-with",
+        metavar="METHOD",
+        type=one_of("auto", "attention", "occlusion"),
+        default="auto",
+        help="attention, occlusion (hides parts of the picture; any model can), or auto (default: attention where the "
+        "model has it)",
+    )
+    add_output_options(parser)
     add_decoding_options(parser)
     add_engine_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Captions every image that can be read; returns 1 if one could not."""
-    paths, failures = find_images(arguments.paths)
+    """Captions every image that can be read; returns 1 if one could not, or a sidecar could not be written."""
+    check_output_options(arguments)
+    # Of damaged tags in images that can be read all the same; the others are reported.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+    from showtell.intake import Intake
+    from showtell.outputs import Failures, find_format
+
+    intake = Intake(
+        arguments.paths,
+        listed=arguments.listed,
+        null=arguments.null,
+        repeatable=arguments.sidecar is not None,
+    )
+    sidecars = open_sidecars(arguments, intake)
+    form = find_format(arguments.format, folder=(arguments.output or Path("-")).absolute().parent)
+    kept_in = str(arguments.output or "the output") if form.holds_failures else ""
+    failures = Failures("" if arguments.dry_run else kept_in, log)
+    if arguments.dry_run:
+        return _dry_run(arguments, intake, sidecars, form, failures)
+    with open_destination(arguments, form) as destination:
+        try:
+            _caption(arguments, intake, sidecars, destination, failures)
+            destination.finish()
+        except (KeyboardInterrupt, OSError) as error:
+            _say_how_to_go_on(destination, error)
+            raise
+    failures.report()
+    return 1 if failures.count else 0
+
+
+def _is_existing(arguments: argparse.Namespace, sidecars: Sidecars | None, had: Any, item: Item) -> bool:
+    """Returns whether everything that would be written for the item is there already."""
+    if not arguments.skip_existing:
+        return False
+    if sidecars is not None and not (item.path is not None and not item.error and sidecars.exists(item.path)):
+        return False
+    return had is None or bool(had(item.name))
+
+
+def _caption(
+    arguments: argparse.Namespace,
+    intake: Intake,
+    sidecars: Sidecars | None,
+    destination: Destination,
+    failures: Failures,
+) -> None:
+    """Captions what is not done yet, and hands every record on."""
+    from showtell.bulk import caption_items
+    from showtell.intake import Counted
+    from showtell.outputs import FileDestination, Record
 
     captioner = load_captioner(arguments)
     settings = read_decoding_settings(arguments, captioner.settings, count=arguments.count)
-    records: list[Record] = []
-    # JSON is one value and has to wait for the last image; the other forms come out line by line.
-    streams = arguments.output is None and arguments.format != "json"
-    if streams:
-        print(head(arguments.format), end="", flush=True)
-    with show_progress("captions", "images", hidden=streams and sys.stdout.isatty()) as progress:
-        results = captioner.caption(paths, settings)
-        for number, (path, result) in enumerate(zip(paths, results, strict=True), start=1):
-            if result.error is None:
-                captions = [{"caption": one.text, "score": one.score} for one in result.captions]
-                record = {"image": str(path), "captions": captions}
-                if streams:
-                    print(render(record, arguments.format), end="", flush=True)
-                else:
-                    records.append(record)
-                if arguments.explain is not None:
-                    explain(path, result, captioner.backend.preprocessing, arguments.explain)
-            else:
-                failures += 1
-                reason = str(result.error).removeprefix(str(path)).removeprefix(":").strip()
-                log(f"error: {path}: {reason}")
-            progress(number, len(paths))
-    if not streams:
-        text = render_all(records, arguments.format)
-        if arguments.output is None:
-            print(text, end="")
-        else:
-            write_text(arguments.output, text)
-    return 1 if failures else 0
+    file = destination if isinstance(destination, FileDestination) else None
+    if file is not None:
+        file.journal.begin(_made_by(arguments, captioner, settings))
+        for record in file.journal.records():
+            failures.add(record)
+    done = skipped = 0
+
+    def is_done(item: Item) -> bool:
+        return file is not None and file.has(item.name)
+
+    def wanted() -> Iterator[Item]:
+        nonlocal done, skipped
+        for item in items:
+            if is_done(item):
+                done += 1
+            elif _is_existing(arguments, sidecars, file and file.had, item):
+                skipped += 1
+                continue
+            yield item
+
+    items = Counted(intake, ahead=AHEAD if intake.is_quick else 0)
+    hidden = arguments.output is None and sys.stdout.isatty()
+    captioned = caption_items(
+        captioner, wanted(), settings, done=is_done, min_confidence=arguments.min_confidence
+    )
+    with (
+        show_progress("captions", "images", hidden=hidden) as progress,
+        contextlib.closing(captioned) as results,
+    ):
+        for handled, (item, picture) in enumerate(results, start=1):
+            if handled == 1:
+                progress(done + skipped, items.total)
+            record = Record.of(item.name, picture, error=item.error, as_alt=arguments.alt_text)
+            if picture.error is None:
+                if arguments.format == "html":
+                    record = _with_thumbnail(record, item)
+                if arguments.explain is not None and picture.captions:
+                    try:
+                        explain(item, picture, captioner, arguments.explain, arguments.explain_with)
+                    except ImageError as error:  # it is read a second time, and may be gone by then
+                        log(f"error: {item.name}: not explained: {error}")
+                if sidecars is not None and picture.captions:
+                    try:
+                        sidecars.write(item.path, record)
+                    except SidecarError as error:
+                        record = dataclasses.replace(record, sidecar_error=str(error))
+            destination.add(record)
+            failures.add(record)
+            progress(done + skipped + handled, items.total)
+    if skipped:
+        log(f"{skipped:,} that were done before were passed over")
+    if intake.linked_folders:
+        log(
+            f"links to folders were not followed ({intake.linked_folders:,}); name them to caption what they hold"
+        )
 
 
-def explain(path: Path, result: CaptionedPicture, preprocessing: Preprocessing, folder: Path) -> None:
-    """Draws where the model looked for each word of the best caption, as FOLDER/NAME.png or NAME-2.png.
+def _made_by(arguments: argparse.Namespace, captioner: Captioner, settings: Any) -> dict[str, Any]:
+    """Returns what results depend on: a run that was interrupted goes on only with the same."""
+    return {
+        "model": captioner.digest,
+        **dataclasses.asdict(settings),
+        "engine": arguments.engine,
+        "precision": arguments.precision,
+        "format": arguments.format,
+        "alt_text": arguments.alt_text,
+        "min_confidence": arguments.min_confidence,
+    }
+
+
+def _with_thumbnail(record: Any, item: Item) -> Any:
+    from showtell.outputs.sheet import draw_thumbnail
+
+    return dataclasses.replace(record, thumbnail=draw_thumbnail(item.source))
+
+
+def _say_how_to_go_on(destination: Destination, error: BaseException) -> None:
+    """Says what is kept; an interrupt becomes one line that says so.
 
     Raises:
-        UsageError: the model has no attention.
+        Interrupted: it was one, and there is something to go on with.
     """
-    from showtell.explain import draw_attention
-    from showtell.images import open_image
+    from showtell.outputs import FileDestination, one_line
 
-    drawn = draw_attention(open_image(path), result.captions[0], result.grid, preprocessing)
+    if not isinstance(destination, FileDestination) or not (count := destination.journal.recount()):
+        return
+    kept = (
+        f"the results of {count:,} images are kept in {one_line(str(destination.journal.path))}; "
+        "the same command with --resume goes on"
+    )
+    if isinstance(error, KeyboardInterrupt):
+        raise Interrupted(f"interrupted; {kept}") from None
+    log(kept)
+
+
+def _dry_run(
+    arguments: argparse.Namespace,
+    intake: Intake,
+    sidecars: Sidecars | None,
+    form: Format,
+    failures: Failures,
+) -> int:
+    """Prints each image that would be captioned, and its sidecar."""
+    from showtell.outputs import Record, one_line
+    from showtell.outputs.formats import read_earlier
+
+    known: set[str] = set()
+    if arguments.skip_existing and has_journal(arguments.output) and arguments.output.exists():
+        known = {image for image, _ in read_earlier(arguments.output, form)}
+    had = None if arguments.output is None else lambda name: form.spell(name) in known
+    count = skipped = 0
+    for item in intake:
+        if _is_existing(arguments, sidecars, had, item):
+            skipped += 1
+            continue
+        refusal = item.error
+        line = one_line(item.name)
+        if sidecars is not None and not refusal:
+            refusal = "only a file can have a sidecar" if item.path is None else sidecars.refusal(item.path)
+            if not refusal and item.path is not None:
+                place = sidecars.place(item.path)
+                line += f"\t{one_line(str(place))}{' (exists)' if place.exists() else ''}"
+        if not item.error:
+            print(line)
+            count += 1
+        failures.add(Record(item.name, error=refusal))
+    to = "" if arguments.output is None else f", and write {arguments.output}"
+    log(f"would caption {count:,} and pass over {skipped:,}{to}")
+    failures.report()
+    return 1 if failures.count else 0
+
+
+def explain(item: Item, result: CaptionedPicture, captioner: Captioner, folder: Path, method: str) -> None:
+    """Draws where each word of the best caption came from, as FOLDER/NAME.png or NAME-2.png, and writes NAME.json.
+
+    Raises:
+        UsageError: the model has no attention, and it was asked for.
+    """
+    from showtell.explain import explain_caption
+    from showtell.files import write_atomically, write_json
+    from showtell.outputs import one_line
+
+    explanation = explain_caption(captioner, item.source, result.captions[0], method)
     folder.mkdir(parents=True, exist_ok=True)
-    target, number = folder / f"{path.stem}.png", 1
+    stem = "image" if item.path is None else Path(item.path).stem
+    target, number = folder / f"{stem}.png", 1
     while target.exists():
         number += 1
-        target = folder / f"{path.stem}-{number}.png"
-    drawn.save(target)
-    log(f"{path}: where the model looked is in {target}")
-
-
-def find_images(words: Sequence[str]) -> tuple[list[Path], int]:
-    """Returns the image files that the arguments name, folders opened and sorted, each file once.
-
-    What cannot be found is named on standard error; the second value counts it.
-
-    Raises:
-        UsageError: an address on the web, which has to be downloaded first.
-    """
-    found: dict[Path, None] = {}
-    failures = 0
-    for word in words:
-        if word.startswith(("http://", "https://")):
-            raise UsageError(f"{word!r} is an address on the web. Download the picture and give the file.")
-        path = Path(word).expanduser()
-        if path.is_dir():
-            inside = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file()
-            )
-            if not inside:
-                failures += 1
-                log(f"error: {path}: the folder has no images ({', '.join(SUFFIXES)})")
-            found.update(dict.fromkeys(inside))
-        elif path.exists():
-            found[path] = None
-        else:
-            failures += 1
-            log(f"error: {path}: no such file or folder")
-    return list(found), failures
-
-
-def head(form: str) -> str:
-    """Returns what stands before the first caption: the header of CSV, nothing otherwise."""
-    return "image,rank,caption,score\n" if form == "csv" else ""
-
-
-def render(record: Record, form: str) -> str:
-    """Returns the captions of one image as text (path, tab, caption), a JSON line, or CSV."""
-    if form == "jsonl":
-        return json.dumps(record, ensure_ascii=False) + "\n"
-    if form == "text":
-        return "".join(f"{record['image']}\t{one['caption']}\n" for one in record["captions"])
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    for rank, one in enumerate(record["captions"], start=1):
-        writer.writerow((record["image"], rank, one["caption"], one["score"]))
-    return buffer.getvalue()
-
-
-def render_all(records: Sequence[Record], form: str) -> str:
-    """Returns the captions of all images in one of the formats."""
-    if form == "json":
-        return json.dumps(records, ensure_ascii=False, indent=2) + "\n"
-    return head(form) + "".join(render(record, form) for record in records)
+        target = folder / f"{stem}-{number}.png"
+    drawn = io.BytesIO()
+    explanation.draw().save(drawn, "PNG")
+    write_atomically(target, drawn.getvalue())
+    write_json(target.with_suffix(".json"), explanation.to_dict())
+    log(f"{one_line(item.name)}: where its words come from is in {one_line(str(target))}")

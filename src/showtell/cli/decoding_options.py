@@ -60,6 +60,18 @@ def add_decoding_options(parser: argparse.ArgumentParser) -> None:
         help="whether a word may follow itself",
     )
     group.add_argument(
+        "--include",
+        metavar="WORDS",
+        action="append",
+        help="a word or phrase that every caption must hold (given again, another one); 'dog|puppy': either will do",
+    )
+    group.add_argument(
+        "--exclude",
+        metavar="WORDS",
+        action="append",
+        help="a word or phrase that no caption may hold; given again, another one",
+    )
+    group.add_argument(
         "--consensus",
         metavar="W",
         type=real(minimum=0),
@@ -83,7 +95,7 @@ def read_decoding_settings(
 
     Raises:
         UsageError: options that contradict each other, as `--beam` with `--sample`.
-        ConfigError: more captions than the method can give.
+        ConfigError: more captions than the method can give, or words that it cannot include.
     """
     methods = [name for name in ("greedy", "beam", "sample") if getattr(arguments, name) not in (None, False)]
     if len(methods) > 1:
@@ -96,6 +108,8 @@ def read_decoding_settings(
         "beam",
         "length_penalty",
         "no_repeat_ngram",
+        "include",
+        "exclude",
         "consensus",
         "neighbours",
         "max_steps",

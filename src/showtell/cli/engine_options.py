@@ -5,11 +5,23 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from showtell.cli.arguments import integer, one_of
+from showtell.cli.arguments import integer, model, one_of
 from showtell.cli.output import log
 
 if TYPE_CHECKING:
     from showtell.captioner import Captioner
+
+
+def add_model_option(parser: argparse.ArgumentParser) -> None:
+    """Adds --model, of a command whose arguments are what is captioned; `load_captioner` opens it."""
+    parser.add_argument(
+        "--model",
+        metavar="M",
+        type=model,
+        action="append",
+        required=True,
+        help="an exported model, a bundle, a run folder (its best checkpoint), or a name; given again, an ensemble",
+    )
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:

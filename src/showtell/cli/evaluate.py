@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from showtell.cli.arguments import Commands, add_command, existing, integer, writable_file
+from showtell.cli.arguments import Commands, add_command, integer, model, writable_file
 from showtell.cli.data_options import SPLIT, add_data_options, add_split_options, read_split_data
 from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
 from showtell.cli.engine_options import add_engine_options, load_captioner
@@ -35,8 +35,8 @@ def add_parser(commands: Commands) -> None:
         "model",
         metavar="MODEL",
         nargs="+",
-        type=existing,
-        help="an exported model, a bundle, or a run folder (its best checkpoint); several caption together",
+        type=model,
+        help="an exported model, a bundle, a run folder (its best checkpoint), or a name; several caption together",
     )
     parser.add_argument("--split", metavar="S", type=SPLIT, required=True, help="train, dev or test")
     parser.add_argument("--max-images", metavar="N", type=integer(minimum=1), help="only the first N images")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from showtell.cli.arguments import Commands, add_command, existing, writable_folder
-from showtell.cli.caption import find_images
+from showtell.cli.arguments import Commands, add_command, add_model_and_output
 from showtell.cli.output import log, print_json
+from showtell.cli.pictures import find_images
 from showtell.errors import ImageError, UsageError, require_framework
 
 
@@ -20,12 +20,7 @@ def add_parser(commands: Commands) -> None:
         description="Writes encoder, start and step of a captioner as ONNX, with all that is needed to use them.\n"
         "Give the folder to `showtell caption --model` and `showtell evaluate`.",
     )
-    parser.add_argument(
-        "model", metavar="MODEL", type=existing, help="a bundle, or a run folder (its best checkpoint)"
-    )
-    parser.add_argument(
-        "--output", metavar="FOLDER", type=writable_folder, required=True, help="a new or empty folder"
-    )
+    add_model_and_output(parser)
     parser.add_argument(
         "--int8",
         metavar="IMAGES",
@@ -46,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     require_framework("Exporting")
     from showtell.exporter import export_model
+    from showtell.library import locate_model
 
     bad = []
 
@@ -53,7 +49,9 @@ def run(arguments: argparse.Namespace) -> int:
         bad.append(error)
         log(f"error: {error}")
 
-    portable = export_model(arguments.model, arguments.output, calibrate=images, on_bad_image=report)
+    portable = export_model(
+        locate_model(arguments.model), arguments.output, calibrate=images, on_bad_image=report
+    )
     size = sum(file.stat().st_size for file in arguments.output.iterdir())
     pictures = "of any size" if portable.dynamic_size else "of the recipe's size"
     log(f"{arguments.output}: {portable.recipe.name}, encoder in {portable.weights}, for pictures {pictures}")

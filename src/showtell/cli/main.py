@@ -14,12 +14,16 @@ from collections.abc import Sequence
 
 from showtell import __version__
 from showtell.cli import (
+    alt,
+    calibrate,
     caption,
     data_check,
     demo,
+    distill,
     evaluate,
     export,
     features,
+    models,
     pack,
     recipes,
     remember,
@@ -75,8 +79,22 @@ def build_parser() -> tuple[Parser, Commands]:
     parser.add_argument("--version", action="version", version=f"showtell {__version__}")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
-    working = (caption, data_check, features, train, evaluate, score, tune, remember, export, pack)
-    for command in (*working, recipes, demo):
+    working = (
+        caption,
+        alt,
+        data_check,
+        features,
+        train,
+        evaluate,
+        score,
+        tune,
+        calibrate,
+        remember,
+        distill,
+        export,
+        pack,
+    )
+    for command in (*working, models, recipes, demo):
         command.add_parser(commands)
     return parser, commands
 

@@ -40,4 +40,9 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def log(message: str) -> None:
     """Prints one line for people to standard error."""
     if read_launch().is_first:
-        print(f"showtell: {message}", file=sys.stderr)
+        if "tqdm" in sys.modules:  # a bar that is on the terminal makes room for the line
+            from tqdm import tqdm
+
+            tqdm.write(f"showtell: {message}", file=sys.stderr)
+        else:
+            print(f"showtell: {message}", file=sys.stderr)

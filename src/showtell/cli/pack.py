@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from showtell.cli.arguments import Commands, add_command, existing, one_of, writable_folder
+from showtell.cli.arguments import Commands, add_command, add_model_and_output, one_of
 from showtell.cli.output import log, print_json
 
 
@@ -18,12 +18,7 @@ def add_parser(commands: Commands) -> None:
         summary="copy the best captioner of a run into a folder of its own, to give away",
         description="Copies a bundle, checked. A frozen encoder stays where it is: the bundle names it by its digest.",
     )
-    parser.add_argument(
-        "model", metavar="MODEL", type=existing, help="a bundle, or a run folder (its best checkpoint)"
-    )
-    parser.add_argument(
-        "--output", metavar="FOLDER", type=writable_folder, required=True, help="a new or empty folder"
-    )
+    add_model_and_output(parser)
     parser.add_argument(
         "--bits",
         metavar="16|8",
@@ -40,9 +35,10 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Copies; prints one JSON object with the size of the result."""
     from showtell.bundle import load_bundle, save_bundle
+    from showtell.library import locate_model
     from showtell.packing import compress, count_bits
 
-    bundle = load_bundle(arguments.model)
+    bundle = load_bundle(locate_model(arguments.model))
     if arguments.forget:
         decoding = replace(bundle.recipe.decoding, consensus=0.0)
         bundle = replace(bundle, consensus=None, recipe=replace(bundle.recipe, decoding=decoding))

@@ -19,17 +19,22 @@ if TYPE_CHECKING:
 @contextmanager
 def show_progress(
     description: str, unit: str, *, hidden: bool = False
-) -> Iterator[Callable[[int, int], None]]:
+) -> Iterator[Callable[[int, int | None], None]]:
     """Gives a function to call with (done, total) as work goes on; it draws a bar with speed and time left.
 
-    The bar stays silent where standard error is a file or a pipe, so that logs hold no control characters,
-    and where it is to be hidden, because results come out on the same terminal.
+    A total that nobody knows yet is None: then there is no time left, only the speed. The bar stays silent where
+    standard error is a file or a pipe, so that logs hold no control characters, and where it is to be hidden, because
+    results come out on the same terminal.
     """
     bar = _open_bar(description, unit, total=None, hidden=hidden)
+    began = False
 
-    def update(done: int, total: int) -> None:
-        if bar.total is None:  # what the first call reports was there before, and must not count as speed
-            bar.total, bar.initial, bar.n = total, done, done
+    def update(done: int, total: int | None) -> None:
+        nonlocal began
+        if not began:  # what the first call reports was there before, and must not count as speed
+            bar.initial = bar.n = done
+            began = True
+        bar.total = total
         bar.update(done - bar.n)
 
     with bar:

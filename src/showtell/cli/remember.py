@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from showtell.cli.arguments import Commands, add_command, existing, integer, real, writable_folder
+from showtell.cli.arguments import Commands, add_command, add_model_and_output, integer, real
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import BarWatcher
@@ -24,12 +24,7 @@ def add_parser(commands: Commands) -> None:
         description="Copies a bundle and adds the training pictures, small, with their captions. Its searches then "
         "rank their candidates by the model and by how much they agree with the captions of similar pictures.",
     )
-    parser.add_argument(
-        "model", metavar="MODEL", type=existing, help="a bundle, or a run folder (its best checkpoint)"
-    )
-    parser.add_argument(
-        "--output", metavar="FOLDER", type=writable_folder, required=True, help="a new or empty folder"
-    )
+    add_model_and_output(parser)
     parser.add_argument(
         "--weight",
         metavar="W",
@@ -50,12 +45,13 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Collects and writes; prints one JSON object with the size of the result."""
     from showtell.bundle import check_is_free, find_bundle, load_bundle, save_bundle
+    from showtell.library import locate_model
 
     require_framework("Collecting the training pictures")
     from showtell.training.remember import collect_consensus
 
     check_is_free(arguments.output)  # before the work
-    folder = find_bundle(arguments.model)
+    folder = find_bundle(locate_model(arguments.model))
     bundle = load_bundle(folder)
     decoding = replace(bundle.recipe.decoding, consensus=arguments.weight)
     if decoding.candidates == 1:
@@ -75,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     with BarWatcher() as watcher:
         arrays = collect_consensus(bundle, folder, training_set, watcher)
     recipe = replace(bundle.recipe, decoding=decoding)
-    save_bundle(replace(bundle, recipe=recipe, consensus=arrays), arguments.output)
+    save_bundle(replace(bundle, recipe=recipe, consensus=arrays, confidence=None), arguments.output)
     size = sum(file.stat().st_size for file in arguments.output.iterdir())
     images, captions = len(arrays["vectors"]), len(arrays["ends"])
     log(f"{arguments.output}: {images:,} pictures, {captions:,} captions, {size / 1e6:.1f} MB")

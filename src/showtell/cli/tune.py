@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from showtell.cli.arguments import Commands, add_command, existing, integer, one_of, writable_folder
+from showtell.cli.arguments import Commands, add_command, integer, model, one_of, writable_folder
 from showtell.cli.data_options import SPLIT, add_data_options, add_split_options, read_split_data
 from showtell.cli.engine_options import add_engine_options, load_captioner
 from showtell.cli.output import log, print_json, print_table, write_json
@@ -37,8 +37,8 @@ def add_parser(commands: Commands) -> None:
         "model",
         metavar="MODEL",
         nargs="+",
-        type=existing,
-        help="a bundle, a run folder (its best checkpoint) or an exported model; several caption together",
+        type=model,
+        help="a bundle, a run folder (its best checkpoint), an exported model, or a name; several caption together",
     )
     parser.add_argument(
         "--split", metavar="S", type=SPLIT, default="dev", help="dev, the default; others are refused"
@@ -82,6 +82,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.resume and arguments.output is None:
         raise UsageError("--resume needs --output: the folder of the study to go on with.")
     bundle = find_target(arguments.model)
+    if arguments.write and not isinstance(arguments.model[0], Path):
+        raise UsageError(
+            f"--write: {arguments.model[0]} is not yours to change. Use --output, which makes a bundle with the best "
+            "settings."
+        )
     if arguments.write and bundle is None:
         reason = f"{arguments.model[0]} is an exported model. Tune its bundle, and export that again."
         if len(arguments.model) > 1:
@@ -130,11 +135,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def find_target(models: list[Path]) -> Path | None:
+def find_target(models: list[str | Path]) -> Path | None:
     """Returns the bundle whose defaults can be changed; an ensemble and an exported model have none."""
+    from showtell.library import locate_model
     from showtell.portable import find_model, is_portable
 
-    folders = [find_model(model) for model in models]
+    folders = [find_model(locate_model(model)) for model in models]
     return None if len(folders) > 1 or is_portable(folders[0]) else folders[0]
 
 
@@ -150,7 +156,7 @@ def copy_bundle(source: Path, target: Path, result: TuningResult) -> None:
     shutil.rmtree(target, ignore_errors=True)
     bundle = load_bundle(source)
     recipe = replace(bundle.recipe, decoding=result.chosen)
-    save_bundle(replace(bundle, recipe=recipe, tuning=result.describe_choice()), target)
+    save_bundle(replace(bundle, recipe=recipe, tuning=result.describe_choice(), confidence=None), target)
 
 
 def print_trials(result: TuningResult) -> None:

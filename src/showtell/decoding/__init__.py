@@ -1,9 +1,11 @@
-"""Searching for captions: greedy, beam and sampling, written once over `Stepper`, batched, in NumPy."""
+"""Searching for captions: greedy, beam (with words that must come) and sampling, once over `Stepper`, in NumPy."""
 
 from __future__ import annotations
 
 from showtell.decoding.ensemble import EnsembleStepper, Voice
+from showtell.decoding.forced import Judgement, judge_captions
 from showtell.decoding.hypothesis import Hypothesis
+from showtell.decoding.phrases import Constraints
 from showtell.decoding.rows import BlockStepper
 from showtell.decoding.search import decode
 from showtell.decoding.settings import METHODS, DecodingSettings
@@ -13,14 +15,17 @@ from showtell.text.vocabulary import SpecialTokens
 __all__ = [
     "METHODS",
     "BlockStepper",
+    "Constraints",
     "DecodingSettings",
     "EnsembleStepper",
     "FloatArray",
     "Hypothesis",
     "IntArray",
+    "Judgement",
     "SpecialTokens",
     "StepResult",
     "Stepper",
     "Voice",
     "decode",
+    "judge_captions",
 ]

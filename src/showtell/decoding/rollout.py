@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 
+from showtell.decoding.bans import Bans
 from showtell.decoding.distribution import Emission, gather_log_probs, top_tokens
 from showtell.decoding.hypothesis import DoubleArray, Hypothesis, Trellis
-from showtell.decoding.repetition import Repetition
+from showtell.decoding.phrases import TokenPhrase
 from showtell.decoding.settings import DecodingSettings
 from showtell.decoding.stepper import FloatArray, IntArray, Stepper
 from showtell.text.vocabulary import SpecialTokens
@@ -20,19 +21,33 @@ _FIRST_NUCLEUS = 256  # tokens looked at before more are: the nucleus of a capti
 
 
 def decode_greedily(
-    stepper: Stepper, settings: DecodingSettings, special: SpecialTokens
+    stepper: Stepper,
+    settings: DecodingSettings,
+    special: SpecialTokens,
+    exclude: Collection[TokenPhrase] = (),
 ) -> list[list[Hypothesis]]:
-    """Returns one caption per image: at every step the likeliest token, of equals the lowest id."""
+    """Returns one caption per image: at every step the likeliest token, of equals the lowest id.
+
+    Args:
+        stepper: the decoder and its images.
+        settings: max_steps, length_penalty and what may not be repeated are used.
+        special: the ids that never come out.
+        exclude: words and phrases that never come out.
+    """
 
     def choose(logits: FloatArray, _slots: IntArray, _depth: int) -> IntArray:
         return np.asarray(logits.argmax(axis=1))
 
     owners = np.arange(stepper.images, dtype=np.int64)
-    return [[caption] for caption in _roll_out(stepper, owners, choose, settings, special)]
+    return [[caption] for caption in _roll_out(stepper, owners, choose, settings, special, exclude)]
 
 
 def sample_captions(
-    stepper: Stepper, settings: DecodingSettings, special: SpecialTokens, image_seeds: Sequence[int]
+    stepper: Stepper,
+    settings: DecodingSettings,
+    special: SpecialTokens,
+    image_seeds: Sequence[int],
+    exclude: Collection[TokenPhrase] = (),
 ) -> list[list[Hypothesis]]:
     """Returns `settings.count` sampled captions per image, those with the best score first.
 
@@ -46,6 +61,7 @@ def sample_captions(
         special: the ids that never come out.
         image_seeds: one per image. The random numbers of a caption depend on the seed, its image's seed and
             the number of the sample, and on nothing else.
+        exclude: words and phrases that never come out.
     """
     owners = np.repeat(np.arange(stepper.images, dtype=np.int64), settings.count)
     streams = [(image_seed, sample) for image_seed in image_seeds for sample in range(settings.count)]
@@ -61,7 +77,7 @@ def sample_captions(
     def choose(logits: FloatArray, slots: IntArray, depth: int) -> IntArray:
         return draw_tokens(logits, draws[slots, depth - 1], settings)
 
-    captions = _roll_out(stepper, owners, choose, settings, special)
+    captions = _roll_out(stepper, owners, choose, settings, special, exclude)
     grouped = [captions[first : first + settings.count] for first in range(0, len(captions), settings.count)]
     return [sorted(group, key=lambda caption: -caption.score) for group in grouped]
 
@@ -122,11 +138,16 @@ def _find_nucleus(
 
 
 def _roll_out(
-    stepper: Stepper, owners: IntArray, choose: Choose, settings: DecodingSettings, special: SpecialTokens
+    stepper: Stepper,
+    owners: IntArray,
+    choose: Choose,
+    settings: DecodingSettings,
+    special: SpecialTokens,
+    exclude: Collection[TokenPhrase],
 ) -> list[Hypothesis]:
     emission = Emission(stepper.vocab_size, special)
     trellis = Trellis(special.end)
-    repetition = Repetition(settings, len(owners))
+    bans = Bans(settings, len(owners), exclude)
     slots = np.arange(len(owners), dtype=np.int64)
     places: list[tuple[int, int]] = [(0, 0)] * len(
         owners
@@ -136,7 +157,7 @@ def _roll_out(
     for depth in range(1, settings.max_steps + 1):
         result = stepper.step(tokens, state)
         logits = emission.admit(result, owners[slots], depth=depth)
-        chosen = choose(repetition.forbid(logits), slots, depth)
+        chosen = choose(bans.forbid(logits), slots, depth)
         log_probs = gather_log_probs(logits, chosen[:, None])[:, 0]
         closed = (chosen == special.end) | (depth == settings.max_steps)
         rows = np.argsort(closed, kind="stable")  # those that go on first, as the trellis wants them
@@ -149,5 +170,5 @@ def _roll_out(
         rows = rows[:going_on]
         state = stepper.select(result.state, rows) if going_on < len(slots) else result.state
         slots, tokens = slots[rows], chosen[rows]
-        repetition.extend(rows, tokens)
+        bans.extend(rows, tokens)
     return [trellis.trace(depth, entry, settings.length_penalty) for depth, entry in places]

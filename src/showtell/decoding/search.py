@@ -6,7 +6,9 @@ import operator
 from collections.abc import Sequence
 
 from showtell.decoding.beam import search_beams
+from showtell.decoding.constraints import check_words
 from showtell.decoding.hypothesis import Hypothesis
+from showtell.decoding.phrases import UNCONSTRAINED, Constraints, require_beam
 from showtell.decoding.rollout import decode_greedily, sample_captions
 from showtell.decoding.settings import DecodingSettings
 from showtell.decoding.stepper import Stepper
@@ -20,6 +22,7 @@ def decode(
     special: SpecialTokens,
     *,
     image_seeds: Sequence[int] | None = None,
+    constraints: Constraints | None = None,
 ) -> list[list[Hypothesis]]:
     """Returns the captions of every image that the stepper is bound to, best score first.
 
@@ -27,24 +30,37 @@ def decode(
 
     Args:
         stepper: a decoder and its images.
-        settings: the method and its numbers.
+        settings: the method and its numbers. Its words to include and exclude are in `constraints`.
         special: the ids of padding, start, end and unknown.
         image_seeds: for sampling, one whole number >= 0 per image; by default its place in this batch. With a
             number that belongs to the image, its samples are the same in every batch and place.
+        constraints: what `Constraints.read` gave for the settings and the decoder's vocabulary; may be left out where
+            the settings include and exclude nothing.
 
     Raises:
-        ConfigError: the special tokens do not fit the decoder.
-        UsageError: `image_seeds` are not one whole number >= 0 per image.
+        ConfigError: the special tokens or the constraints do not fit the decoder; words are to be included by a method
+            that cannot, or in fewer steps than they need.
+        UsageError: `image_seeds` are not one whole number >= 0 per image, or the constraints are missing.
         ShowtellError: the decoder returned logits that are not finite or have the wrong shape.
     """
     seeds = _read_seeds(image_seeds, stepper.images)
+    if constraints is None:
+        if settings.include or settings.exclude:
+            raise UsageError(
+                "The settings include or exclude words, which have ids only in a vocabulary: give decode the "
+                "constraints that Constraints.read(settings, vocabulary) returns."
+            )
+        constraints = UNCONSTRAINED
+    if constraints.include:
+        require_beam(settings.method)
+    check_words(constraints, special, vocab_size=stepper.vocab_size)
     if stepper.images == 0:
         return []
     if settings.method == "greedy":
-        return decode_greedily(stepper, settings, special)
+        return decode_greedily(stepper, settings, special, constraints.exclude)
     if settings.method == "beam":
-        return search_beams(stepper, settings, special)
-    return sample_captions(stepper, settings, special, seeds)
+        return search_beams(stepper, settings, special, constraints)
+    return sample_captions(stepper, settings, special, seeds, constraints.exclude)
 
 
 def _read_seeds(image_seeds: Sequence[int] | None, images: int) -> Sequence[int]:

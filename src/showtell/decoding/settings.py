@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from showtell.decoding.phrases import check_constraints, read_entries
 from showtell.errors import ConfigError, did_you_mean
 
 METHODS = ("greedy", "beam", "sample")
@@ -24,12 +25,13 @@ class DecodingSettings:
     log-probability of a token; 0 is no normalisation, which favours short captions, most so in wide beams.
     With `consensus`, all captions of the beam (or all samples) are ranked by the score plus `consensus` times
     their agreement with the captions of `neighbours` training pictures (`showtell.consensus`).
-    What `no_repeat_ngram` and `no_double_words` forbid never comes out, in any method; the log-probabilities of
-    the rest stay the model's own.
+    What `no_repeat_ngram`, `no_double_words` and `exclude` forbid never comes out, in any method; the
+    log-probabilities of the rest stay the model's own. Every caption holds what `include` asks for; only beam search
+    can promise that (`showtell.decoding.constraints`).
 
     Raises:
-        ConfigError: a number of the wrong type or outside its range, an unknown method, or more captions than
-            the method can give.
+        ConfigError: a number of the wrong type or outside its range, an unknown method, more captions than the
+            method can give, words to include or exclude that are none, or that contradict each other.
     """
 
     method: Literal["greedy", "beam", "sample"] = "beam"  # "greedy", "beam" or "sample"
@@ -39,9 +41,11 @@ class DecodingSettings:
     length_penalty: float = 1.0  # the power of the length that divides a log-probability; 1 is the mean
     no_repeat_ngram: int = 0  # no run of this many words twice in a caption (Paulus et al. 2018: 3); 0 is off
     no_double_words: bool = False  # no word directly after itself, as in "a a dog"
-    consensus: float = (
-        0.0  # weight of how much a candidate agrees with what people said of similar training pictures
-    )
+    include: tuple[
+        str, ...
+    ] = ()  # words and phrases that every caption must hold; "dog|puppy": either will do
+    exclude: tuple[str, ...] = ()  # words and phrases that never come out
+    consensus: float = 0.0  # weight of what people said of similar training pictures; 0 does not ask
     neighbours: int = 20  # how many similar training pictures are asked
     temperature: float = 1.0  # sampling: divides the logits; below 1 is safer, above 1 more varied
     top_k: int = 0  # sampling: only from this many likeliest tokens; 0 means all
@@ -93,6 +97,9 @@ class DecodingSettings:
                 f"A beam of {self.beam} cannot give {self.count} captions. "
                 f"Use a beam of at least {self.count}, or a smaller count."
             )
+        for key in ("include", "exclude"):  # lists, as JSON and TOML have them, become tuples
+            object.__setattr__(self, key, read_entries(key, getattr(self, key)))
+        check_constraints(self)
 
     @property
     def candidates(self) -> int:
@@ -101,7 +108,9 @@ class DecodingSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values, for JSON and TOML."""
-        return asdict(self)
+        return {
+            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DecodingSettings:

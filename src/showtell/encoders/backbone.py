@@ -140,8 +140,7 @@ class Encoder(nn.Module):
         """
         self.fixed = list(parts)
         self._taught.clear()
-        learning = learning if isinstance(learning, set) else set(learning)
-        if not learning.issuperset(self.backbone.parameters()):
+        if not set(learning).issuperset(self.backbone.parameters()):
             self._taught.append(fold_batch_norms(self.backbone, self._probe(), learning=learning))
         self.train(self.training)
 

@@ -91,7 +91,13 @@ class FusedEncoder(Encoder):
 
     def compute_fingerprint(self) -> str:
         """Returns the fingerprint: of those of the members as they are now, in their order."""
-        facts = {"fused": [member.compute_fingerprint() for member in self.members]}
+        # Those of frozen ones stay, and to digest all weights again would only make opening slower.
+        facts = {
+            "fused": [
+                member.compute_fingerprint() if self.trainable else member.fingerprint
+                for member in self.members
+            ]
+        }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
     def _measure(self) -> tuple[str, tuple[int, int], int]:

@@ -102,6 +102,7 @@ def export_model(
             split_fingerprint=bundle.split_fingerprint,
             scores=bundle.scores,
             consensus=bundle.consensus,
+            confidence=None if pictures else bundle.confidence,  # 8 bits change what it was fitted to
             folder=output,
         )
         digest = save_manifest(portable, unfinished)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from showtell.images.addresses import is_url
 from showtell.images.ahead import read_ahead, read_batches
-from showtell.images.augment import Augmentation, View, read_view
+from showtell.images.augment import Augmentation, View, draw_view, read_view
 from showtell.images.decode import DEFAULT_MAX_PIXELS, ImageSource, open_image
 from showtell.images.preprocess import FITS, INTERPOLATIONS, Preprocessing
+from showtell.images.suffixes import IMAGE_SUFFIXES
+from showtell.images.web import WebImage
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
     "FITS",
+    "IMAGE_SUFFIXES",
     "INTERPOLATIONS",
     "Augmentation",
     "ImageSource",
     "Preprocessing",
     "View",
+    "WebImage",
+    "draw_view",
+    "is_url",
     "open_image",
     "read_ahead",
     "read_batches",

@@ -31,13 +31,15 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile
 
-from showtell.errors import ImageError
+from showtell.errors import ImageError, MissingExtraError
+from showtell.images.heif import is_heif, register_heif
+from showtell.images.web import WebImage, is_web_page
 
-ImageSource = str | Path | bytes | BinaryIO | Image.Image
+ImageSource = str | Path | bytes | BinaryIO | Image.Image | WebImage
 
 DEFAULT_MAX_PIXELS = 89_000_000  # about 270 MB as RGB; below Pillow's own warning at 89.5 million
 
-# HEIF is read where the caller has registered a plugin for it (pillow-heif).
+# HEIF comes last: some AVIF files bear its name, and it needs a plugin that is not Pillow's own.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
 
 _TURNS = {  # what undoes each value of EXIF's Orientation (Exif 2.32, section 4.6.4, tag 0x0112)
@@ -86,8 +88,9 @@ def open_image(
     scaled by their true range, and of an animation the first frame is taken.
 
     Args:
-        source: a path; the bytes of a file; an open binary file, read from where it stands; or a Pillow
-            image, which is not changed (of an animated one the current frame is taken).
+        source: a path; the bytes of a file; an open binary file, read from where it stands; a Pillow
+            image, which is not changed (of an animated one the current frame is taken); or a `WebImage`,
+            which is fetched.
         max_pixels: the largest width x height, compared with the file's header before anything is decoded.
         draft_size: (width, height) in pixels: a JPEG may be decoded at a half, a quarter or an eighth of
             its size as long as the result is at least this large. Much faster for photographs; ignored
@@ -98,7 +101,8 @@ def open_image(
 
     Raises:
         ImageError: missing, unreadable, empty, truncated or damaged, no image at all, or larger than
-            `max_pixels`. The message names the source and what is wrong with it.
+            `max_pixels`; a FetchError if it cannot be fetched. The message names the source and what is
+            wrong with it.
     """
     stored = open_stored(source, max_pixels=max_pixels, draft_size=draft_size)
     with _errors_named(_name_of(source)):
@@ -147,6 +151,8 @@ def _name_of(source: ImageSource) -> str:
         return f"the Pillow image (mode {source.mode}, {source.width}x{source.height})"
     if isinstance(source, str | Path):
         return str(Path(source))
+    if isinstance(source, WebImage):
+        return source.name
     if isinstance(source, bytes | bytearray | memoryview):
         return f"the image given as {len(source)} bytes"
     if callable(getattr(source, "read", None)):
@@ -193,6 +199,8 @@ def _open_file(path: Path) -> BinaryIO:
             raise ImageError(f"{path} is not a regular file (a pipe, socket or device)")
         return path.open("rb")
     except FileNotFoundError as error:
+        if str(path).startswith(("http:/", "https:/")):
+            raise ImageError(f"{path} is an address on the web, not a file; give it as a WebImage") from error
         raise ImageError(f"{path}: there is no such file") from error
     except PermissionError as error:
         raise ImageError(f"{path}: no permission to read this file") from error
@@ -230,6 +238,11 @@ def _identify(file: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFil
     for form in _FORMATS:
         if form not in Image.OPEN:
             Image.init()
+        if form == "HEIF" and is_heif(head):
+            try:
+                register_heif()
+            except MissingExtraError as error:
+                raise ImageError(f"{name}: it is HEIF/HEIC. {error}") from None
         factory, accepts = Image.OPEN.get(form, (None, None))
         if factory is None or accepts is None or accepts(head[:16]) is not True:
             continue
@@ -258,12 +271,12 @@ def _describe(head: bytes) -> str:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"svg" in text):
         return "it is an SVG drawing; convert it to PNG first"
-    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<body")):
+    if is_web_page(head):
         return "it is an HTML page, perhaps a download that failed"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"mif1", b"msf1", b"heif"):
-        return "it is HEIF/HEIC; convert it to JPEG first, or install and register pillow-heif"
     if head[4:8] == b"ftyp":
         return "it is a video, or a container of a kind that is not known here"
+    if not head.translate(None, bytes(range(0x20, 0x7F)) + b"\t\r\n"):
+        return f"it is text, which begins with {head[:24].decode()!r}"
     return f"it starts with {head[:12]!r}; JPEG, PNG, GIF, WebP, TIFF, BMP, PPM, AVIF and JPEG 2000 are read"
 
 

@@ -122,6 +122,11 @@ def restore(
             state.setdefault(int(index), {})[key] = tensor
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    for parameter, moments in optimizer.state.items():
+        for name, tensor in moments.items():
+            if isinstance(tensor, Tensor) and tensor.shape == parameter.shape:
+                # In the parameter's order in memory (channels last, say): fused steps go through both side by side.
+                moments[name] = torch.empty_like(parameter).copy_(tensor)
     if (key := _random_key("cpu", rank)) in tensors:
         torch.set_rng_state(tensors[key])
     if torch.cuda.is_initialized() and (key := _random_key("cuda", rank)) in tensors:  # type: ignore[no-untyped-call]

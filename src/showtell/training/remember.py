@@ -51,8 +51,8 @@ def collect_consensus(
 
 def add_consensus(
     run: Path, recipe: Recipe, training_set: Dataset, source: ImageSource, watcher: Watcher
-) -> str:
-    """Adds to the best bundle of a run what people said of the training pictures; returns its digest.
+) -> None:
+    """Adds to the best bundle of a run what people said of the training pictures.
 
     Nothing happens where the recipe asks for no consensus, or the bundle has one already.
 
@@ -64,13 +64,15 @@ def add_consensus(
             computed, which may not be the last one.
         watcher: is told how it goes.
     """
+    if not recipe.decoding.consensus:
+        return
     folder = find_bundle(run)
     bundle = load_bundle(folder)
-    if not recipe.decoding.consensus or bundle.consensus is not None:
-        return bundle.digest
+    if bundle.consensus is not None:
+        return
     kept = None if recipe.encoder.trainable else source
     arrays = collect_consensus(bundle, folder, training_set, watcher, source=kept)
-    return store_consensus(folder, arrays, recipe.decoding)
+    store_consensus(folder, bundle, arrays, recipe.decoding)
 
 
 def _watch(source: ImageSource, watcher: Watcher) -> Iterator[Features]:

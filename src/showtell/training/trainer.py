@@ -363,7 +363,9 @@ class _Run:
         """Captions and scores dev."""
         self.captioning.eval()
         backend = self._backend(self.captioning)
-        plain = replace(self.recipe.decoding, count=1, consensus=0.0)
+        plain = replace(
+            self.recipe.decoding, count=1, consensus=0.0, include=()
+        )  # what the network says itself
         settings = replace(plain, method="beam", beam=self.config.dev_beam)
         self.watcher.stage("dev captions", len(self.own_dev_set.images), "images")
         own: dict[str, str] = {}

@@ -14,7 +14,6 @@ import re
 from pathlib import Path, PurePosixPath
 
 from showtell.data.readers.gathering import (
-    IMAGE_SUFFIXES,
     Gathering,
     clean_name,
     count,
@@ -26,6 +25,7 @@ from showtell.data.readers.gathering import (
 from showtell.data.readers.options import ReadOptions
 from showtell.data.records import Dataset
 from showtell.errors import DataError
+from showtell.images import IMAGE_SUFFIXES
 
 TOKEN_LINE = re.compile(r"^(?P<name>[^\t]+)#(?P<number>\d+)\t(?P<caption>.*)$", re.DOTALL)
 _IMAGE_FOLDERS = (

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from showtell.data.readers.gathering import (
-    IMAGE_SUFFIXES,
     Gathering,
     count,
     find_image_folder,
@@ -20,6 +19,7 @@ from showtell.data.readers.gathering import (
 from showtell.data.readers.options import ReadOptions
 from showtell.data.records import Dataset
 from showtell.errors import DataError
+from showtell.images import IMAGE_SUFFIXES
 
 _TEXT_SUFFIX = ".txt"
 

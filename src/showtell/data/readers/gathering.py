@@ -17,12 +17,6 @@ from typing import Any
 from showtell.data.records import SPLITS, CaptionedImage, Dataset, Problem
 from showtell.errors import DataError, did_you_mean
 
-IMAGE_SUFFIXES = frozenset(
-    {
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".bmp"),
-        *(".tif", ".tiff", ".ppm", ".pgm", ".avif", ".jp2", ".heic", ".heif"),
-    }
-)
 _SPLIT_WORDS = {
     "train": "train",
     "training": "train",

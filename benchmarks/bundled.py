@@ -1,0 +1,72 @@
+"""Makes the captioner that comes with Showtell, from random weights, by the public commands alone.
+
+A teacher in 8 bits from a committed captioner; a student distilled from it; a decoder trained on the student; both
+exported in 8 bits; its confidence calibrated on dev. Every step has its seed, and a step that is
+done is not done again: killed, the same command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.recipes import run_command
+
+NAME = "compact"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Makes it, and prints one JSON line with the folder and its size."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks bundled", description=__doc__)
+    parser.add_argument("--flickr8k", type=Path, required=True, help="the data set, train and dev")
+    parser.add_argument("--coco", type=Path, required=True, help="captions_train.json of a part of COCO")
+    parser.add_argument("--pictures", type=Path, required=True, help="a folder of pictures without captions")
+    parser.add_argument(
+        "--teacher", type=Path, default=Path("models/flickr8k-best"), help="a bundle (models/flickr8k-best)"
+    )
+    parser.add_argument("--work", type=Path, default=Path("build/compact"), help="where the steps go")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        dest="settings",
+        help="KEY=VALUE of the distillation; again for more",
+    )
+    arguments = parser.parse_args(argv)
+    work = arguments.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    teacher, student, run, model = (work / name for name in ("teacher", "student", "run", NAME))
+    data = ["--data", str(arguments.flickr8k), "--data", str(arguments.coco), "--unsplit", "train"]
+    if not (teacher / "portable.json").is_file():
+        _run("export", str(arguments.teacher), "--int8", str(arguments.pictures), "--output", str(teacher))
+    if not (student / "student.safetensors").is_file():
+        settings = [word for setting in arguments.settings for word in ("--set", setting)]
+        _run(
+            *("distill", "--teacher", str(teacher), *data, "--pictures", str(arguments.pictures)),
+            *("--output", str(student), *settings, *_resume(student / "distillation.json")),
+        )
+    weights = student / "student.safetensors"
+    name = json.loads((student / "distillation.json").read_text(encoding="utf-8"))["settings"]["student"]
+    _run(
+        *("train", NAME, *data, "--weights", str(weights), "--set", f"encoder.name={name}"),
+        *("--include-encoder", "--output", str(run), *_resume(run / "recipe.json")),
+    )
+    if not (model / "portable.json").is_file():
+        shutil.rmtree(model, ignore_errors=True)
+        _run("export", str(run), "--int8", str(arguments.pictures), "--output", str(model))
+    if "confidence" not in json.loads((model / "portable.json").read_text(encoding="utf-8")):
+        _run("calibrate", str(model), "--data", str(arguments.flickr8k), "--write")
+    size = sum(file.stat().st_size for file in model.iterdir())
+    print(json.dumps({"model": str(model), "bytes": size}))
+    return 0
+
+
+def _resume(trace: Path) -> list[str]:
+    return ["--resume"] if trace.is_file() else []
+
+
+def _run(*words: str) -> None:
+    run_command(words)

@@ -1,0 +1,147 @@
+"""The options of `caption` that say where results go and what is left alone, and what they open."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from showtell.cli.arguments import Parser, existing, one_of, writable_file, writable_folder
+from showtell.errors import UsageError, require_packages
+
+if TYPE_CHECKING:
+    from showtell.intake import Intake
+    from showtell.outputs import Destination, Format, Sidecars
+
+
+def add_output_options(parser: Parser) -> None:
+    """Adds --format, --output, --sidecar and what goes with them."""
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--format",
+        metavar="text|json|jsonl|csv|html",
+        type=one_of("text", "json", "jsonl", "csv", "html"),
+        default="text",
+        help="text (the default): path, tab, caption; html: a contact sheet",
+    )
+    group.add_argument(
+        "--output", metavar="FILE", type=writable_file, help="write there instead of standard output"
+    )
+    group.add_argument(
+        "--sidecar",
+        metavar="txt|xmp",
+        type=one_of("txt", "xmp"),
+        help="also write NAME.txt or NAME.xmp beside each image",
+    )
+    group.add_argument(
+        "--sidecar-folder",
+        metavar="FOLDER",
+        type=writable_folder,
+        help="write sidecars below this folder instead",
+    )
+    group.add_argument(
+        "--overwrite", action="store_true", help="replace other captions that are in sidecars already"
+    )
+    group.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="pass over images that have a sidecar, or are in FILE, which is then added to",
+    )
+    group.add_argument("--resume", action="store_true", help="go on with a run to FILE that did not end")
+    group.add_argument(
+        "--dry-run", action="store_true", help="list what would be captioned and written, and load no model"
+    )
+
+
+def check_output_options(arguments: argparse.Namespace) -> None:
+    """Refuses options that mean nothing together, before any work."""
+    if arguments.sidecar is None:
+        for option in ("sidecar_folder", "overwrite"):
+            if getattr(arguments, option):
+                name = "--" + option.replace("_", "-")
+                raise UsageError(f"{name} has no meaning without --sidecar. Add --sidecar txt, or drop it.")
+    if arguments.resume and not has_journal(arguments.output):
+        raise UsageError(
+            "--resume goes on with what a run to --output FILE left. Add --output; or, where sidecars are written, use "
+            "--skip-existing."
+        )
+    if arguments.skip_existing and arguments.sidecar is None and not has_journal(arguments.output):
+        raise UsageError(
+            "--skip-existing looks for sidecars, or into --output FILE. Add --sidecar or --output, or drop it."
+        )
+    if arguments.sidecar == "xmp":
+        require_packages("xmp", "Writing XMP sidecars", "lxml")
+    if arguments.listed not in (None, "-"):
+        arguments.listed = str(existing_list(arguments.listed))
+
+
+def existing_list(word: str) -> Path:
+    """Returns the file that lists paths.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        path = existing(word)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"--from: {error}") from None
+    if path.is_dir():
+        raise UsageError(
+            f"--from: {word!r} is a folder; name a file that lists paths, or give the folder itself."
+        )
+    return path
+
+
+def has_journal(output: Path | None) -> bool:
+    """Returns whether results are collected beside a file; a pipe or a device gets them at once."""
+    return output is not None and (output.is_file() or not output.exists())
+
+
+def open_sidecars(arguments: argparse.Namespace, intake: Intake) -> Sidecars | None:
+    """Returns what writes sidecars, with those that images would share found, or None where none are wanted."""
+    if arguments.sidecar is None:
+        return None
+    from showtell.outputs import Sidecars
+
+    sidecars = Sidecars(arguments.sidecar, folder=arguments.sidecar_folder, overwrite=arguments.overwrite)
+
+    def paths() -> Iterator[str]:
+        return (item.path for item in intake if item.path is not None and not item.error)
+
+    sidecars.reserve(paths(), paths())
+    return sidecars
+
+
+def open_destination(arguments: argparse.Namespace, form: Format) -> Destination:
+    """Returns where records go.
+
+    Raises:
+        JournalError: a run to the same file did not end, or has not ended yet.
+    """
+    from showtell.outputs import FileDestination, Journal, StreamDestination
+    from showtell.outputs.journal import journal_of
+
+    if arguments.output is None:
+        return StreamDestination(form, lambda text: print(text, end="", flush=True))
+    if not has_journal(arguments.output):
+        return StreamDestination(form, _DeviceWriter(arguments.output))
+    journal = Journal(journal_of(arguments.output), resume=arguments.resume)
+    try:
+        return FileDestination(arguments.output, form, journal, extend=arguments.skip_existing)
+    except BaseException:
+        journal.__exit__(*sys.exc_info())
+        raise
+
+
+class _DeviceWriter:
+    """Writes text to a pipe or a device, each piece at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb", buffering=0)
+
+    def __call__(self, text: str) -> None:
+        rest = text.encode("utf-8", "backslashreplace")
+        while rest:
+            rest = rest[self._file.write(rest) :]
