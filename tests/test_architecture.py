@@ -15,7 +15,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "showtell"
 
 # A package imports only from rows above its own, and what SAME_ROW adds.
 ROWS = (
-    {"errors", "files", "telemetry", "launch"},
+    {"errors", "files", "telemetry", "launch", "interruption"},
     {"config"},
     {"data", "text", "images", "alt_text"},
     {"decoding", "metrics"},

@@ -17,20 +17,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from showtell.captioner import Captioner
 from showtell.config import TrainingConfig
-from showtell.distillation.pictures import Pixels, plan_batches, read_pictures, require_picture
+from showtell.distillation.pictures import Pixels, plan_batches, read_pictures, require_read
 from showtell.distillation.settings import DistillationSettings
 from showtell.distillation.student import Student
 from showtell.encoders import zoo
 from showtell.errors import TrainingError, TrainingInterrupted, UsageError
 from showtell.files import digest_file, lock_folder, remove_partial_files, write_json
 from showtell.images import Preprocessing, read_ahead
+from showtell.interruption import interruptible
 from showtell.training.checkpoint import read_checkpoint, restore, save_checkpoint
-from showtell.training.interruption import interruptible
 from showtell.training.optimization import learning_rate_factor
 from showtell.training.watcher import SilentWatcher, Watcher
 
@@ -214,9 +215,11 @@ class _Run:
             position.epoch,
             workers=self.workers,
         )
-        with closing(batches):
-            for pixels, _ in batches:
-                position.loss_sum += self._train_step(pixels, size, total)
+        # The teacher looks at the next batches on a thread of its own while the student learns from those before.
+        taught = read_ahead(batches, self._teach_batch, workers=1, ahead=2)
+        with closing(batches), closing(taught):
+            for pixels, features in map(require_read, taught):
+                position.loss_sum += self._train_step(pixels, features, size, total)
                 position.batch += 1
                 position.step += 1
                 position.seconds = before + time.monotonic() - started
@@ -242,13 +245,15 @@ class _Run:
         self._save()
         write_json(self.folder / "log.json", position.history)
 
-    def _train_step(self, pixels: Pixels, size: int, total: int) -> float:
+    def _train_step(self, pixels: Pixels, features: Tensor, size: int, total: int) -> float:
         settings = self.settings
         factor = learning_rate_factor(self.position.step, total, self.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * factor
-        seen = self.student(self.student.prepare(torch.from_numpy(pixels), size))
-        cells, pooled = self.student.errors(seen, self._teach(pixels), self.teacher.grid)
+        images = self.student.prepare(torch.from_numpy(pixels), size)
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
+            seen = self.student(images)
+        cells, pooled = self.student.errors(seen.float(), features, self.teacher.grid)
         loss = cells + settings.pooled * pooled
         if not math.isfinite(loss.item()):
             raise TrainingError(
@@ -267,6 +272,9 @@ class _Run:
         chosen = np.random.default_rng([self.settings.seed, 3]).permutation(len(self.pictures))[:count]
         pixels = _read_all([self.pictures[int(index)] for index in chosen], self.teacher.preprocessing)
         self.student.measure_teacher(self._teach(pixels))
+
+    def _teach_batch(self, batch: tuple[Pixels, npt.NDArray[np.int64]]) -> tuple[Pixels, Tensor]:
+        return batch[0], self._teach(batch[0])
 
     def _teach(self, pixels: Pixels) -> Tensor:
         features = np.asarray(self.teacher.encode(pixels), dtype=np.float32)
@@ -311,4 +319,4 @@ def _create_optimizer(student: Student, settings: DistillationSettings) -> torch
 
 def _read_all(paths: Sequence[Path], preprocessing: Preprocessing) -> Pixels:
     with closing(read_ahead(paths, preprocessing.read)) as results:
-        return np.stack([require_picture(result) for result in results])
+        return np.stack([require_read(result) for result in results])

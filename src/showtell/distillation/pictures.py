@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ from showtell.distillation.settings import DistillationSettings
 from showtell.errors import ImageError
 from showtell.images import Preprocessing, draw_view, read_ahead, read_view
 
+Result = TypeVar("Result")
 Pixels = npt.NDArray[np.uint8]  # (batch, height, width, 3)
 
 
@@ -57,15 +59,15 @@ def read_pictures(
     pictures = read_ahead(sources, read, workers=workers, ahead=4 * settings.batch_size)
     try:
         for batch in plan:
-            found = [require_picture(next(pictures)) for _ in batch]
+            found = [require_read(next(pictures)) for _ in batch]
             generator = np.random.default_rng([settings.seed, epoch, int(batch[0]), 2])
             yield mix_pictures(np.stack(found), settings.mix, generator), batch
     finally:
         pictures.close()
 
 
-def require_picture(result: Pixels | ImageError) -> Pixels:
-    """Returns a picture that was read; raises the ImageError that it gave instead."""
+def require_read(result: Result | ImageError) -> Result:
+    """Returns what was read ahead; raises the ImageError that came instead."""
     if isinstance(result, ImageError):
         raise result
     return result

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from showtell.config import AugmentationConfig, check_range
+from showtell.config import AugmentationConfig, check_choice, check_range
 from showtell.errors import ConfigError
 
 
@@ -51,6 +51,8 @@ class DistillationSettings:
     """brightness, contrast and saturation change by up to this share"""
     mix: float = 0.25
     """the share of the pictures that are mixed with another one (Zhang et al. 2018, "mixup")"""
+    precision: str = "float32"
+    """"float32" or "bf16"; which is faster for a student depends on the processor (docs/experiments.md)"""
     seed: int = 0
     """of the weights, the order and the views"""
 
@@ -69,6 +71,7 @@ class DistillationSettings:
         check_range("clip_norm", self.clip_norm, minimum=0.0)
         check_range("pooled", self.pooled, minimum=0.0, maximum=100)
         check_range("mix", self.mix, minimum=0.0, maximum=1.0)
+        check_choice("precision", self.precision, ("float32", "bf16"))
         check_range("seed", self.seed, minimum=0)
 
     def views(self) -> AugmentationConfig:

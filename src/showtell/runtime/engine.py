@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from showtell.errors import ConfigError, MissingExtraError, UsageError, did_you_mean
 from showtell.files import cache_folder
+from showtell.interruption import interruption_put_off
 
 Array = npt.NDArray[Any]
 ENGINES = ("openvino", "onnxruntime")  # the first that is installed is the default
@@ -127,10 +128,11 @@ def open_engine(options: EngineOptions) -> Engine:
     if name not in installed:
         extra = "runtime" if name == "openvino" else "onnxruntime"
         raise MissingExtraError(name, extra, "Running an exported captioner")
-    if name == "openvino":
-        from showtell.runtime.openvino_engine import OpenVinoEngine
+    with interruption_put_off():
+        if name == "openvino":
+            from showtell.runtime.openvino_engine import OpenVinoEngine
 
-        return OpenVinoEngine(options)
-    from showtell.runtime.onnxruntime_engine import OnnxRuntimeEngine
+            return OpenVinoEngine(options)
+        from showtell.runtime.onnxruntime_engine import OnnxRuntimeEngine
 
-    return OnnxRuntimeEngine(options)
+        return OnnxRuntimeEngine(options)

@@ -24,6 +24,7 @@ from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch, check_decoder
 from showtell.encoders import Encoder, build_encoder
 from showtell.errors import ConfigError, TrainingError, TrainingInterrupted
+from showtell.interruption import interruptible
 from showtell.metrics import score
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
@@ -34,7 +35,6 @@ from showtell.training.checkpoint import read_checkpoint, read_random_state, res
 from showtell.training.devices import LossEntry, LossLog, choose_device
 from showtell.training.fine_tuning import FineTuning
 from showtell.training.history import History
-from showtell.training.interruption import interruptible
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder, make_bundle
 from showtell.training.optimization import create_optimizer, set_learning_rate
 from showtell.training.position import Position

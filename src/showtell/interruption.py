@@ -1,4 +1,4 @@
-"""Ctrl-C as something that is looked at between two steps."""
+"""Ctrl-C where it would come at a bad moment: looked at between two steps, or put off to the end of one."""
 
 from __future__ import annotations
 
@@ -33,3 +33,15 @@ def interruptible(*, second_is_final: bool = True) -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def interruption_put_off() -> Iterator[None]:
+    """Lets Ctrl-C (or SIGTERM) come only at the end, as KeyboardInterrupt.
+
+    A library in C++ that is being loaded takes it for a fault of its own, and reports that instead.
+    """
+    with interruptible(second_is_final=False) as interrupted:
+        yield
+    if interrupted.is_set():
+        raise KeyboardInterrupt
