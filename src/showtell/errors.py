@@ -123,12 +123,13 @@ class TrainingInterrupted(Interrupted):
 
 
 class MissingExtraError(ShowtellError):
-    """An optional dependency that is not installed."""
+    """A dependency that is not installed: of an extra, or of Showtell itself where `extra` is empty."""
 
     def __init__(self, package: str, extra: str, purpose: str) -> None:
+        wanted = f'"showtell[{extra}]"' if extra else "showtell"
         super().__init__(
             f"{purpose} needs the package {package!r}, which is not installed. "
-            f'Install it with: pip install "showtell[{extra}]"'
+            f"Install it with: pip install {wanted}"
         )
 
 

@@ -85,7 +85,8 @@ def export_model(
             backend.decoder, encoder.shape, len(bundle.vocabulary), unfinished, (START, STEP)
         )
         if pictures:
-            compress_weights(unfinished / STEP)
+            for graph in (START, STEP):
+                compress_weights(unfinished / graph)
         bundle.vocabulary.save(unfinished / "vocabulary.json")
         portable = PortableModel(
             recipe=bundle.recipe,

@@ -77,8 +77,11 @@ class PortableBackend:
         self._engine = engine
         self._encoders: dict[tuple[int, ...] | None, Network] = {}  # by the shape that they are compiled for
         self._singles = 0  # calls with one picture
-        self._start = engine.open(model.folder / START, precision="float32")
-        self._step = engine.open(model.folder / STEP, precision="float32", compressed=model.weights == "int8")
+        compressed = model.weights == "int8"
+        self._start, self._step = (
+            engine.open(model.folder / graph, precision="float32", compressed=compressed)
+            for graph in (START, STEP)
+        )
 
     def identify_encoder(self) -> str:
         """Returns what is equal only for encoders that give equal features for equal pictures."""

@@ -17,7 +17,7 @@ from showtell.files import cache_folder
 from showtell.interruption import interruption_put_off
 
 Array = npt.NDArray[Any]
-ENGINES = ("openvino", "onnxruntime")  # the first that is installed is the default
+ENGINES = ("openvino", "onnxruntime")  # the first that is installed is the default; the last comes with Showtell
 PRECISIONS = ("auto", "float32", "bf16")
 
 
@@ -124,9 +124,9 @@ def open_engine(options: EngineOptions) -> Engine:
     installed = [name for name in ENGINES if importlib.util.find_spec(name) is not None]
     name = options.engine
     if name == "auto":
-        name = installed[0] if installed else ENGINES[0]
+        name = installed[0] if installed else ENGINES[-1]
     if name not in installed:
-        extra = "runtime" if name == "openvino" else "onnxruntime"
+        extra = "runtime" if name == "openvino" else ""
         raise MissingExtraError(name, extra, "Running an exported captioner")
     with interruption_put_off():
         if name == "openvino":
