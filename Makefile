@@ -1,6 +1,6 @@
 # Everything runs from a fresh clone: the first target that needs the virtual environment makes it.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check format bench clean
+.PHONY: help demo tutorial test test-slow check format bench clean
 
 # The first Python of 3.11 or newer that really starts (a version manager's stub may exist and refuse).
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python; do \
@@ -10,6 +10,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 PYTEST ?=
 DEMO ?= demo
+DEMO_VENV ?= .venv-demo
+DEMO_INSTALLED := $(DEMO_VENV)/installed
+TUTORIAL ?= tutorial
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -21,8 +24,20 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED)  ## trains a small captioner on drawn scenes and shows it at work (three minutes)
-	$(BIN)/python -m showtell demo --output $(DEMO)
+# As a user has it: Showtell without extras. Of the two packages after it only the photographs inside are wanted, not what
+# they depend on, so this environment is for nothing else.
+$(DEMO_INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check .
+	$(DEMO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps scikit-image scikit-learn
+	@touch $@
+
+demo: $(DEMO_INSTALLED)  ## captions real photographs and shows where each word came from (seconds)
+	$(DEMO_VENV)/bin/python -m showtell demo --output $(DEMO)
+
+tutorial: $(INSTALLED)  ## trains a small captioner on drawn scenes and shows it at work (three minutes)
+	$(BIN)/python -m showtell tutorial --output $(TUTORIAL)
 
 test: $(INSTALLED)  ## the fast tests; more options: make test PYTEST="-k beam -x"
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
@@ -42,6 +57,6 @@ format: $(INSTALLED)  ## rewrites the files as `make check` wants them
 bench: $(INSTALLED)  ## the benchmarks
 	$(BIN)/python -m benchmarks
 
-clean:  ## removes the virtual environment, caches and the demo
-	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## removes the virtual environments, caches, the demo and the tutorial
+	rm -rf .venv .venv-demo demo tutorial build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

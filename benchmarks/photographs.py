@@ -7,23 +7,17 @@ and decode faster than they should.
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from showtell.photographs import INSTALL, find_photographs
+
 WIDTH, HEIGHT = 1280, 960
 QUALITY = 88  # of the JPEG files
-_SOURCES = (
-    ("sklearn", "datasets/images/china.jpg"),
-    ("sklearn", "datasets/images/flower.jpg"),
-    ("skimage", "data/astronaut.png"),
-    ("skimage", "data/coffee.png"),
-    ("skimage", "data/chelsea.png"),
-    ("skimage", "data/rocket.jpg"),
-)
+_NAMES = ("palace", "flower", "astronaut", "coffee", "cat", "rocket")
 
 
 def write_photographs(
@@ -36,7 +30,7 @@ def write_photographs(
     for number, path in enumerate(paths):
         if path.exists():
             continue
-        sources = sources or [_open_source(*source) for source in _SOURCES]
+        sources = sources or [_open_source(name) for name in _NAMES]
         generator = np.random.default_rng([seed, number])
         photograph = _vary(sources[number % len(sources)], generator, width, height)
         photograph.save(path, quality=QUALITY)
@@ -70,12 +64,9 @@ def _vary(source: Image.Image, generator: np.random.Generator, width: int, heigh
     return Image.fromarray(np.clip(pixels, 0.0, 255.0).astype(np.uint8))
 
 
-def _open_source(package: str, file: str) -> Image.Image:
-    # Found without importing the package, which would take a second.
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        raise SystemExit(
-            f'benchmarks: the photographs come with {package}, which is not installed. pip install ".[dev]"'
-        )
-    with Image.open(Path(found.origin).parent / file) as image:
+def _open_source(name: str) -> Image.Image:
+    path = find_photographs().get(name)
+    if path is None:
+        raise SystemExit(f"benchmarks: the photographs come with two packages: {INSTALL}")
+    with Image.open(path) as image:
         return image.convert("RGB")

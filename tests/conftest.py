@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -24,6 +23,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 import pytest
 from jaxtyping import install_import_hook
 from PIL import Image
+
+from showtell.photographs import find_photographs
 
 # Checks the shapes and types that the decoders declare, in the test run only.
 install_import_hook("showtell.decoders", "beartype.beartype")
@@ -47,13 +48,14 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     Width x height: astronaut 512x512, cat 451x300, coffee 600x400, china, flower and rocket 640x427.
     They come inside the packages scikit-image and scikit-learn, so nothing is downloaded.
     """
+    found = find_photographs()
     sources = {
-        "astronaut": _inside("skimage", "data/astronaut.png"),
-        "cat": _inside("skimage", "data/chelsea.png"),
-        "china": _inside("sklearn", "datasets/images/china.jpg"),
-        "coffee": _inside("skimage", "data/coffee.png"),
-        "flower": _inside("sklearn", "datasets/images/flower.jpg"),
-        "rocket": _inside("skimage", "data/rocket.jpg"),
+        "astronaut": found["astronaut"],
+        "cat": found["cat"],
+        "china": found["palace"],
+        "coffee": found["coffee"],
+        "flower": found["flower"],
+        "rocket": found["rocket"],
     }
     folder = tmp_path_factory.mktemp("photographs")
     paths = []
@@ -67,7 +69,7 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What needs the demonstration is slow: its training alone takes more than three minutes."""
+    """What needs the tutorial is slow: its training alone takes more than three minutes."""
     for item in items:
         if "finished" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
@@ -75,11 +77,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a finished demonstration. It takes minutes; all tests share it and leave it whole."""
-    from showtell.demo import run_demo
+    """The folder of a finished tutorial. It takes minutes; all tests share it and leave it whole."""
+    from showtell.tutorial import run_tutorial
 
-    output = tmp_path_factory.mktemp("demonstration") / "demo"
-    run_demo(output)
+    output = tmp_path_factory.mktemp("tutorial") / "tutorial"
+    run_tutorial(output)
     return output
 
 
@@ -166,11 +168,3 @@ def clean_environment() -> dict[str, str]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "COV_"))}
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return environment
-
-
-def _inside(package: str, file: str) -> Path:
-    # Found without importing the package, which would take a second.
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise FileNotFoundError(f"the test extra {package} is not installed: pip install -e '.[dev]'")
-    return Path(spec.origin).parent / file

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "showtell"
 ROWS = (
     {"errors", "files", "telemetry", "launch", "interruption"},
     {"config"},
-    {"data", "text", "images", "alt_text"},
+    {"data", "text", "images", "alt_text", "photographs"},
     {"decoding", "metrics"},
     {"encoders", "decoders"},
     {"recipes", "consensus", "confidence"},
@@ -26,7 +26,19 @@ ROWS = (
     {"training", "evaluation", "runtime", "exporter"},
     {"captioner"},
     {"intake", "outputs"},
-    {"cli", "server", "bulk", "explain", "tuning", "demo", "distillation", "pages", "__init__", "__main__"},
+    {
+        "cli",
+        "server",
+        "bulk",
+        "explain",
+        "tuning",
+        "demo",
+        "tutorial",
+        "distillation",
+        "pages",
+        "__init__",
+        "__main__",
+    },
 )
 SAME_ROW = {
     ("files", "errors"),  # no home folder is the user's to mend
@@ -36,6 +48,8 @@ SAME_ROW = {
     ("exporter", "training"),  # what is exported is opened as for captioning
     ("training", "evaluation"),  # the best checkpoint is chosen by really decoded captions
     ("demo", "explain"),
+    ("tutorial", "explain"),
+    ("cli", "tutorial"),
     ("cli", "demo"),
     ("cli", "distillation"),
     ("cli", "explain"),

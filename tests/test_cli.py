@@ -42,6 +42,7 @@ COMMANDS = [
     "models",
     "recipes",
     "demo",
+    "tutorial",
 ]
 Capture = pytest.CaptureFixture[str]
 
@@ -119,7 +120,6 @@ def test_without_a_command_help_goes_to_standard_error(capsys: Capture) -> None:
         ("evaluate . --data . --spl dev", "there is no option '--spl'."),
         ("recipes a b", "unrecognized arguments: b. Help: showtell"),
         ("recipes -q", "unrecognized arguments: -q. Help: showtell"),
-        ("caption x.jpg", "the following arguments are required: --model. Help: showtell caption --help"),
         ("evaluate . --data . --split tets", "must be one of train, dev, test. Did you mean 'test'?"),
         ("caption x --model . --beam 0", "--beam: must be a whole number of at least 1. Received: '0'"),
         ("caption x --model . --top-p 2", "--top-p: must be a number above 0 and at most 1. Received: '2'"),

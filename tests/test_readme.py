@@ -1,4 +1,4 @@
-"""What the README and the guide say is done as they say it, on the data that `make demo` leaves."""
+"""What the README and the guide say is done as they say it, on the data that `make tutorial` leaves."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds `demo/`, as after `make demo`."""
+    """A folder that holds `tutorial/`, as after `make tutorial`."""
     place = tmp_path_factory.mktemp("readme")
-    shutil.copytree(finished, place / "demo")
+    shutil.copytree(finished, place / "tutorial")
     return place
 
 
@@ -74,7 +74,7 @@ def test_the_readmes_make_targets_exist() -> None:
         for line in block.splitlines()
         if line.startswith("make ")
     }
-    assert {"demo", "test"} <= targets
+    assert {"demo", "test", "tutorial"} <= targets
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

@@ -286,7 +286,9 @@ def test_a_missing_engine_names_what_to_install(
     assert open_engine(EngineOptions()).name == other
 
 
-def test_without_any_engine_the_one_that_comes_with_showtell_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_any_engine_the_one_that_comes_with_showtell_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(MissingExtraError, match=r"'onnxruntime'.*pip install showtell$"):
         open_engine(EngineOptions())

@@ -1,166 +1,82 @@
-"""The demonstration: draws scenes, trains a small captioner on them, and shows it at work on scenes it never saw.
+"""The demonstration: photographs that come with two Python packages, captioned, with where each word came from.
 
-The recipe `drawn-shapes` is made for two slow cores: a tiny ResNet of timm's from random weights (3x3 convolutions
-train quickly on a CPU, depthwise ones do not), 96 pixels and an output stride of 16, which give attention 6x6 cells
-to choose from, and a decoder of 128 units. What else was tried stands in docs/experiments.md.
+It does what `showtell caption FOLDER --format html --output FILE --explain FOLDER` does, on the captioner that comes
+with Showtell, and says so: what one sees can be repeated on pictures of one's own.
 """
 
 from __future__ import annotations
 
-import io
-import json
-from collections.abc import Sequence
+import dataclasses
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from PIL import Image
-
-from showtell.captioner import CaptionedPicture, Captioner
-from showtell.data.drawn import (
-    COLOURS,
-    SHAPES,
-    DrawnObject,
-    Grade,
-    grade_caption,
-    read_scenes,
-    write_drawn_dataset,
-)
-from showtell.data.records import CaptionedImage, Dataset
-from showtell.data.source import read_dataset
-from showtell.errors import TrainingInterrupted, UsageError, require_framework
-from showtell.explain import draw_attention_row, draw_sheet
-from showtell.files import write_atomically, write_json
+from showtell.captioner import Captioner
+from showtell.errors import UsageError
+from showtell.explain import explain_caption
+from showtell.files import write_atomically
 from showtell.images import open_image
-from showtell.recipes import load_recipe
-
-if TYPE_CHECKING:
-    from showtell.training import Watcher
-
-RECIPE = "drawn-shapes"
-SCENES = {"train": 3000, "dev": 100, "test": 200}
-SCENE_SIZE = 96  # pixels, as the encoder sees them: nothing is resampled
-SHOWN = {"pair": 5, "inside": 1, "twins": 1, "single": 1}  # how many scenes of each kind are in the picture
-PLACES = {"left", "right", "above", "over", "top", "below", "under", "bottom", "inside", "within", "around"}
-CONTENT_WORDS = {*COLOURS, *SHAPES, *(f"{shape}s" for shape in SHAPES), "crosses", "two", *PLACES}
-TILES, TILE_WIDTH, COLUMNS = 6, 112, 2  # a scene and five words in a row; rows beside each other
+from showtell.outputs import Record, StreamDestination, find_format
+from showtell.outputs.sheet import draw_thumbnail
+from showtell.photographs import INSTALL, find_photographs
 
 
-def run_demo(output: Path, *, seed: int = 0, watcher: Watcher | None = None) -> Path:
-    """Draws scenes, trains on them, and draws the picture; what an earlier call finished is not done again.
+@dataclass(frozen=True)
+class Demonstration:
+    """What came out."""
+
+    sheet: Path  # the page with all pictures and captions
+    explanations: tuple[Path, ...]  # one figure for each picture
+    photographs: Path  # the folder with the pictures
+    seconds: float  # of captioning all pictures, once the captioner was open
+
+
+def run_demo(
+    captioner: Captioner,
+    output: Path,
+    photographs: Mapping[str, Path] | None = None,
+    *,
+    said: Callable[[str, str], object] = lambda _name, _caption: None,
+) -> Demonstration:
+    """Captions photographs and draws where the words came from.
 
     Args:
-        output: a folder for scenes, run and picture; one that an earlier call with the same seed left goes on.
-        seed: of scenes and training.
-        watcher: is told how it goes.
-
-    Returns:
-        The path of the picture.
+        captioner: writes the captions.
+        output: a folder for copies of the photographs, the page and the figures; those of an earlier call are replaced.
+        photographs: by name; by default those that are installed.
+        said: is told each picture's file name and caption.
 
     Raises:
-        UsageError: the folder holds a demonstration with another seed.
-        TrainingInterrupted: Ctrl-C; the run was saved.
+        UsageError: there are no photographs.
+        ImageError: a photograph cannot be read.
     """
-    dataset = prepare_scenes(output, seed=seed)
-    captioner = train_captioner(dataset, output / "run", seed=seed, watcher=watcher)
-    test = dataset.split("test").images
-    pictures = list(captioner.caption(image.path for image in test))
-    truths = read_scenes(output / "scenes")
-    grades = grade_captions([truths[image.path.name] for image in test], pictures)
-    share = sum(grade.right for grade in grades) / sum(grade.total for grade in grades)
-    whole = sum(grade.right == grade.total for grade in grades)
-    verdict = f"{share:.1%} of the colours and shapes are right"
-    if watcher is not None:
-        watcher.note(f"{len(test)} unseen scenes: {verdict}, {whole} captions without any mistake")
-    path = output / "demo.png"
-    title = (
-        f"A captioner that learnt from {SCENES['train']:,} drawn scenes, on scenes it never saw: {verdict}."
-    )
-    buffer = io.BytesIO()
-    draw_demo(captioner, test, pictures, truths, title).save(buffer, format="png", optimize=True)
-    write_atomically(path, buffer.getvalue())
-    return path
-
-
-def prepare_scenes(output: Path, *, seed: int) -> Dataset:
-    """Draws the scenes into `output/scenes`, or reads those that are there.
-
-    Raises:
-        UsageError: they were drawn with another seed or by another version.
-    """
-    output.mkdir(parents=True, exist_ok=True)
-    record = {"seed": seed, "scenes": SCENES, "size": SCENE_SIZE}
-    path, folder = output / "demo.json", output / "scenes"
-    if path.is_file():
-        try:
-            drawn = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            drawn = None
-        if drawn != record:
-            raise UsageError(
-                f"{path}: this folder holds another demonstration ({json.dumps(drawn)}; asked for: "
-                f"{json.dumps(record)}). Remove it, or choose another --output."
-            )
-    if not path.is_file() or not folder.exists():
-        write_json(path, record)
-        write_drawn_dataset(folder, **SCENES, seed=seed, size=SCENE_SIZE)
-    return read_dataset(folder)
-
-
-def train_captioner(dataset: Dataset, run: Path, *, seed: int, watcher: Watcher | None = None) -> Captioner:
-    """Trains the recipe, or goes on where an earlier call was interrupted, and opens the best captioner."""
-    require_framework("Training")
-    from showtell.training import train  # torch takes seconds to import
-
-    try:
-        train(load_recipe(RECIPE, [f"training.seed={seed}"]), dataset, run, resume=True, watcher=watcher)
-    except TrainingInterrupted:
-        raise TrainingInterrupted("stopped and saved. Go on with the same command.") from None
-    return Captioner.load(run)
-
-
-def grade_captions(
-    truths: Sequence[Sequence[DrawnObject]], pictures: Sequence[CaptionedPicture]
-) -> list[Grade]:
-    """Grades each picture's caption against the objects of the scene at the same place."""
-    return [grade_caption(objects, picture.text) for objects, picture in zip(truths, pictures, strict=True)]
-
-
-def draw_demo(
-    captioner: Captioner,
-    images: Sequence[CaptionedImage],
-    pictures: Sequence[CaptionedPicture],
-    truths: dict[str, tuple[DrawnObject, ...]],
-    title: str,
-) -> Image.Image:
-    """Draws the first scenes of each kind, chosen by what they show and not by how well they were captioned."""
-    left = dict(SHOWN)
-    rows = []
-    for image, picture in zip(images, pictures, strict=True):
-        kind = find_kind(truths[image.path.name])
-        if left[kind] == 0:
-            continue
-        left[kind] -= 1
-        row = draw_attention_row(
-            open_image(image.path),
-            picture.captions[0],
-            picture.grid,
-            captioner.backend.preprocessing,
-            words=CONTENT_WORDS,
-            tiles=TILES,
-            width=TILE_WIDTH,
-        )
-        rows.append(row)
-    return draw_sheet(rows, title, columns=COLUMNS)
-
-
-def find_kind(objects: Sequence[DrawnObject]) -> str:
-    """Returns "single", "twins" (two alike), "inside" or "pair"."""
-    if len(objects) == 1:
-        return "single"
-    first, second = objects
-    if (first.shape, first.colour) == (second.shape, second.colour):
-        return "twins"
-    contained = all(inner >= outer for inner, outer in zip(first.box[:2], second.box[:2])) and all(
-        inner <= outer for inner, outer in zip(first.box[2:], second.box[2:])
-    )
-    return "inside" if contained else "pair"
+    photographs = find_photographs() if photographs is None else photographs
+    if not photographs:
+        raise UsageError(f"The photographs of the demonstration come with two packages: {INSTALL}")
+    folder, figures = output / "photographs", output / "explanations"
+    for place in (folder, figures):
+        place.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, source in photographs.items():
+        paths.append(folder / f"{name}{source.suffix}")
+        shutil.copyfile(source, paths[-1])
+    started = time.perf_counter()
+    pictures = list(captioner.caption(paths))
+    seconds = time.perf_counter() - started
+    page: list[str] = []
+    drawn = []
+    with StreamDestination(find_format("html", folder=output), page.append) as destination:
+        for path, picture in zip(paths, pictures):
+            said(path.name, picture.text)
+            record = Record.of(str(path), picture, as_alt=False)
+            destination.add(dataclasses.replace(record, thumbnail=draw_thumbnail(path)))
+            if picture.captions:
+                drawn.append(figures / f"{path.stem}.png")
+                explanation = explain_caption(captioner, open_image(path), picture.captions[0])
+                explanation.save(drawn[-1])
+        destination.finish()
+    sheet = output / "captions.html"
+    write_atomically(sheet, "".join(page).encode("utf-8", "surrogateescape"))
+    return Demonstration(sheet, tuple(drawn), folder, seconds)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import io
 import sys
 import warnings
 from collections.abc import Iterator
@@ -295,7 +294,6 @@ def explain(item: Item, result: CaptionedPicture, captioner: Captioner, folder: 
         UsageError: the model has no attention, and it was asked for.
     """
     from showtell.explain import explain_caption
-    from showtell.files import write_atomically, write_json
     from showtell.outputs import one_line
 
     explanation = explain_caption(captioner, item.source, result.captions[0], method)
@@ -305,8 +303,5 @@ def explain(item: Item, result: CaptionedPicture, captioner: Captioner, folder: 
     while target.exists():
         number += 1
         target = folder / f"{stem}-{number}.png"
-    drawn = io.BytesIO()
-    explanation.draw().save(drawn, "PNG")
-    write_atomically(target, drawn.getvalue())
-    write_json(target.with_suffix(".json"), explanation.to_dict())
+    explanation.save(target)
     log(f"{one_line(item.name)}: where its words come from is in {one_line(str(target))}")

@@ -1,12 +1,13 @@
-"""`showtell demo`: a small captioner trained on drawn scenes before your eyes."""
+"""`showtell demo`: real photographs, captioned and explained before your eyes."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-from showtell.cli.arguments import Commands, add_command, integer, writable_folder
-from showtell.cli.progress import BarWatcher
+from showtell.cli.arguments import Commands, add_command, writable_folder
+from showtell.cli.engine_options import add_engine_options, add_model_option, load_captioner
+from showtell.cli.output import log
 
 
 def add_parser(commands: Commands) -> None:
@@ -15,23 +16,28 @@ def add_parser(commands: Commands) -> None:
         commands,
         "demo",
         run,
-        summary="train a small captioner on drawn scenes and show it at work (three minutes)",
-        description="Draws scenes of coloured shapes, trains a captioner on them, and shows new scenes with\n"
-        "their captions and with where the model looked, as one picture. Its path is printed last.",
+        summary="caption and explain photographs that come with scikit-image and scikit-learn",
+        description="Captions real photographs, and draws where in each picture its words came from. The photographs\n"
+        "are inside the packages scikit-image and scikit-learn. The path of the page with all of them is printed last.",
     )
     parser.add_argument(
         "--output", metavar="FOLDER", type=writable_folder, default=Path("demo"), help="default demo/"
     )
-    parser.add_argument(
-        "--seed", metavar="N", type=integer(minimum=0), default=0, help="of scenes and training"
-    )
+    add_model_option(parser)
+    add_engine_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Runs the demo and prints the path of the picture."""
+    """Runs the demonstration and prints the path of the page."""
     from showtell.demo import run_demo
 
-    with BarWatcher() as watcher:
-        picture = run_demo(arguments.output, seed=arguments.seed, watcher=watcher)
-    print(picture)
+    captioner = load_captioner(arguments)
+    result = run_demo(captioner, arguments.output, said=lambda name, caption: log(f"{name}: {caption}"))
+    log(f"{len(result.explanations)} photographs captioned in {result.seconds:.2f} s")
+    log(f"where each word came from: {result.explanations[0].parent}")
+    log(
+        f"the same by hand: showtell caption {result.photographs} --format html --output {result.sheet} "
+        f"--explain {result.explanations[0].parent}"
+    )
+    print(result.sheet.absolute())
     return 0

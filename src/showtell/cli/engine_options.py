@@ -19,8 +19,8 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         type=model,
         action="append",
-        required=True,
-        help="an exported model, a bundle, a run folder (its best checkpoint), or a name; given again, an ensemble",
+        help="an exported model, a bundle, a run folder (its best checkpoint), or a name; given again, an ensemble; "
+        "without it the captioner that comes with Showtell",
     )
 
 
@@ -49,9 +49,10 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 def load_captioner(arguments: argparse.Namespace) -> Captioner:
     """Opens the model, or the ensemble of models, that the arguments name, on the engine that they name."""
     from showtell.captioner import Captioner
+    from showtell.library import DEFAULT
 
     captioner = Captioner.load(
-        arguments.model,
+        arguments.model or DEFAULT,
         engine=arguments.engine,
         precision=arguments.precision,
         threads=arguments.threads or 0,

@@ -30,6 +30,7 @@ from showtell.cli import (
     score,
     train,
     tune,
+    tutorial,
 )
 from showtell.cli.arguments import Commands, Parser, reject_unknown_command
 from showtell.errors import ShowtellError, UsageError
@@ -94,7 +95,7 @@ def build_parser() -> tuple[Parser, Commands]:
         export,
         pack,
     )
-    for command in (*working, models, recipes, demo):
+    for command in (*working, models, recipes, demo, tutorial):
         command.add_parser(commands)
     return parser, commands
 

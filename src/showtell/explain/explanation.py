@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from PIL import Image
 from showtell.decoding import FloatArray
 from showtell.explain.overlay import Box, find_top, measure_attention, outline, paint, spread_cells
 from showtell.explain.sheet import Legend, Tile, fit_picture, lay_out
+from showtell.files import write_atomically, write_json
 
 SIDE = 220  # the longer side of one word's picture, in pixels
 KEPT = 1000  # the longer side of the picture that an explanation keeps
@@ -97,6 +100,17 @@ class Explanation:
             for strengths, word, chance, unseeing in zip(spread, self.words, chances, blind, strict=True)
         ]
         return lay_out([Tile(outline(small, box)), *tiles], self.text, columns, self._describe(top))
+
+    def save(self, path: Path) -> None:
+        """Writes the figure as a PNG file, and beside it what it shows as NAME.json.
+
+        Raises:
+            OSError: the disk is full, or the folder may not be written.
+        """
+        drawn = io.BytesIO()
+        self.draw().save(drawn, "PNG")
+        write_atomically(path, drawn.getvalue())
+        write_json(path.with_suffix(".json"), self.to_dict())
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain JSON values: the attributes without the picture, maps and probabilities to four digits."""

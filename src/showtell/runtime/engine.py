@@ -17,7 +17,10 @@ from showtell.files import cache_folder
 from showtell.interruption import interruption_put_off
 
 Array = npt.NDArray[Any]
-ENGINES = ("openvino", "onnxruntime")  # the first that is installed is the default; the last comes with Showtell
+ENGINES = (
+    "openvino",
+    "onnxruntime",
+)  # the first that is installed is the default; the last comes with Showtell
 PRECISIONS = ("auto", "float32", "bf16")
 
 
