@@ -10,6 +10,8 @@ BENCHMARKS = {
     "encode": "ResNet-50: images per second, and how much of the machine's own speed that is",
     "caption": "one photograph to its caption, or a folder of them",
     "cold_start": "`showtell caption` as a process: seconds and memory",
+    "compact": "the captioner that comes with Showtell: a folder, one photograph, a cold process, on both engines",
+    "install": "what a user downloads: the wheel, and those of the base install",
     "train": "training steps on cached features: captions per second",
     "batch": "captions of 64 images in one batch against one by one",
     "decode": "decoding of JPEG files: images per second",
@@ -24,7 +26,7 @@ BENCHMARKS = {
     "bundled": "makes the captioner that comes with Showtell, from random weights (many hours)",
     "report": "draws plots of results and prints the table of benchmarks/README.md",
 }
-QUICK = ("encode", "caption", "cold_start", "train", "batch", "decode", "score", "features")
+QUICK = ("encode", "caption", "cold_start", "compact", "train", "batch", "decode", "score", "features")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

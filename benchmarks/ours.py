@@ -57,14 +57,17 @@ def caption(
     precision: str,
     photographs: list[str],
     *,
-    beam: int,
-    steps: int,
+    beam: int = 0,
+    steps: int = 0,
     length_penalty: float = 0.6,
     together: bool = True,
 ) -> Round:
-    """Captions JPEG files: a folder as it comes, or each one alone (`together` false), as a service would."""
+    """Captions JPEG files: a folder as it comes, or each one alone (`together` false), as a service would.
+
+    A beam of 0 is the captioner's own search.
+    """
     captioner = open_captioner(model, engine, precision)
-    settings = beam_settings(beam=beam, steps=steps, length_penalty=length_penalty)
+    settings = beam_settings(beam=beam, steps=steps, length_penalty=length_penalty) if beam else None
 
     def one_round() -> dict[str, Any]:
         if together:
