@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from showtell.cli.main import main
 from showtell.config import EncoderConfig
 from showtell.distillation import DistillationResult, DistillationSettings, distill
-from showtell.distillation.pictures import mirror, mix_pictures, plan_batches, read_pictures
+from showtell.distillation.pictures import mix_pictures, plan_batches, read_pictures
 from showtell.distillation.student import Student
 from showtell.encoders import build_encoder, zoo
 from showtell.errors import ConfigError, ImageError, TrainingError, TrainingInterrupted, UsageError
@@ -112,18 +112,6 @@ def test_the_teachers_grid_is_brought_to_the_students() -> None:
     assert float(cells.mean()) == pytest.approx(24, abs=0.1)
     assert (cells[0, 0, 1:] > cells[0, 0, :-1]).all()
     assert float(pooled) == pytest.approx(24)
-
-
-def test_what_the_teacher_saw_is_mirrored_with_the_pictures() -> None:
-    pixels = np.arange(2 * 4 * 6 * 3, dtype=np.uint8).reshape(2, 4, 6, 3)
-    features = torch.arange(2.0 * 2 * 3 * 5).reshape(2, 6, 5)  # 2x3 cells, 5 channels
-    mirrored, seen = mirror(pixels, features, (2, 3))
-    assert (mirrored == pixels[:, :, ::-1]).all()
-    assert torch.equal(seen[:, 0], features[:, 2])
-    assert torch.equal(seen[:, 4], features[:, 4])
-    again = mirror(mirrored, seen, (2, 3))
-    assert (again[0] == pixels).all()
-    assert torch.equal(again[1], features)
 
 
 def test_a_backbone_without_a_grid_is_refused() -> None:

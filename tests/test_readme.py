@@ -1,4 +1,4 @@
-"""What the README and the guide say is done as they say it, on the data that `make tutorial` leaves."""
+"""What the README and the guide say is done as they say it."""
 
 from __future__ import annotations
 
@@ -33,11 +33,33 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that holds `tutorial/`, as after `make tutorial`."""
     place = tmp_path_factory.mktemp("readme")
     shutil.copytree(finished, place / "tutorial")
     return place
+
+
+@pytest.fixture
+def pictures(photographs: list[Path], tmp_path: Path) -> Path:
+    """A folder with what the README's commands for people with pictures name."""
+    shutil.copyfile(photographs[0], tmp_path / "photo.jpg")
+    (tmp_path / "holiday").mkdir()
+    (tmp_path / "my-site").mkdir()
+    for path in photographs[1:4]:
+        shutil.copyfile(path, tmp_path / "holiday" / path.name)
+        shutil.copyfile(path, tmp_path / "my-site" / path.name)
+    page = "".join(f'<img src="{path.name}">' for path in photographs[1:4])
+    (tmp_path / "my-site" / "index.html").write_text(f"<!DOCTYPE html><title>Site</title>{page}")
+    return tmp_path
+
+
+def commands(*, training: bool) -> list[list[str]]:
+    """The words of the README's `showtell` commands, those for people with pictures or those after the tutorial."""
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    found = [shlex.split(line, comments=True) for line in lines if line.startswith("showtell ")]
+    started = next(place for place, words in enumerate(found) if "tutorial/scenes" in words)
+    return found[started:] if training else found[:started]
 
 
 def run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
@@ -47,23 +69,31 @@ def run(words: list[str], folder: Path, environment: dict[str, str]) -> str:
     return done.stdout
 
 
-def test_the_readmes_commands_work_in_their_order(folder: Path, clean_environment: dict[str, str]) -> None:
-    lines = [
-        line for block in blocks("console") for line in block.splitlines() if line.startswith("showtell ")
-    ]
-    assert len(lines) >= 5
-    outputs = {}
-    for line in lines:
-        words = shlex.split(line, comments=True)
-        outputs[line] = run([sys.executable, "-m", "showtell", *words[1:]], folder, clean_environment)
-    assert all(output.strip() for output in outputs.values())
-    assert any((folder / "attention").iterdir())
-    assert (folder / "runs" / "shapes" / "best.json").is_file()
+def test_the_commands_for_pictures_work_in_their_order(
+    pictures: Path, clean_environment: dict[str, str]
+) -> None:
+    given = commands(training=False)
+    assert len(given) >= 4
+    for words in given:
+        run([sys.executable, "-m", "showtell", *words[1:]], pictures, clean_environment)
+    assert "<figure" in (pictures / "captions.html").read_text(encoding="utf-8")
+    assert len(list((pictures / "why").glob("*.png"))) == 3
 
 
-def test_the_readmes_python_works(folder: Path, clean_environment: dict[str, str]) -> None:
+def test_the_commands_for_training_work_in_their_order(
+    trained: Path, clean_environment: dict[str, str]
+) -> None:
+    given = commands(training=True)
+    assert len(given) >= 5
+    for words in given:
+        assert run([sys.executable, "-m", "showtell", *words[1:]], trained, clean_environment).strip()
+    assert any((trained / "attention").iterdir())
+    assert (trained / "runs" / "shapes" / "best.json").is_file()
+
+
+def test_the_readmes_python_works(pictures: Path, clean_environment: dict[str, str]) -> None:
     (code,) = blocks("python")
-    printed = run([sys.executable, "-c", code], folder, clean_environment)
+    printed = run([sys.executable, "-c", code], pictures, clean_environment)
     assert len(printed.split()) >= 2
 
 

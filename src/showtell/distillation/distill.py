@@ -23,7 +23,7 @@ from torch import Tensor
 
 from showtell.captioner import Captioner
 from showtell.config import TrainingConfig
-from showtell.distillation.pictures import Pixels, mirror, plan_batches, read_pictures, require_read
+from showtell.distillation.pictures import Pixels, plan_batches, read_pictures, require_read
 from showtell.distillation.settings import DistillationSettings
 from showtell.distillation.student import Student
 from showtell.encoders import zoo
@@ -198,7 +198,7 @@ class _Run:
         plan = plan_batches(len(self.pictures), settings, position.epoch)
         size = settings.size(position.epoch)
         ahead = plan[position.batch :]
-        total = settings.epochs * len(plan) * settings.echoes
+        total = settings.epochs * len(plan)
         self.watcher.stage(
             f"epoch {position.epoch + 1}/{settings.epochs} at {size} pixels",
             len(ahead) * settings.batch_size,
@@ -219,14 +219,11 @@ class _Run:
         taught = read_ahead(batches, self._teach_batch, workers=1, ahead=2)
         with closing(batches), closing(taught):
             for pixels, features in map(require_read, taught):
-                for echo in range(settings.echoes):
-                    if echo:
-                        pixels, features = mirror(pixels, features, self.teacher.grid)
-                    position.loss_sum += self._train_step(pixels, features, size, total)
-                    position.step += 1
+                position.loss_sum += self._train_step(pixels, features, size, total)
                 position.batch += 1
+                position.step += 1
                 position.seconds = before + time.monotonic() - started
-                self.watcher.advance(len(pixels), loss=position.loss_sum / position.batch / settings.echoes)
+                self.watcher.advance(len(pixels), loss=position.loss_sum / position.batch)
                 if interrupted.is_set():
                     self._save()
                     raise TrainingInterrupted(
@@ -235,7 +232,7 @@ class _Run:
                 if time.monotonic() - saved > _CHECKPOINT_SECONDS:
                     self._save()
                     saved = time.monotonic()
-        loss = position.loss_sum / len(plan) / settings.echoes
+        loss = position.loss_sum / len(plan)
         position.epoch += 1
         position.batch, position.loss_sum = 0, 0.0
         explained, pooled = self._check(size)

@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from showtell.distillation.settings import DistillationSettings
 from showtell.errors import ImageError
@@ -89,15 +88,3 @@ def mix_pictures(pixels: Pixels, share: float, generator: np.random.Generator) -
     mixed = pixels.copy()
     mixed[:count] = np.rint(kept * pixels[:count] + (1 - kept) * np.roll(pixels, 1, axis=0)[:count])
     return mixed
-
-
-def mirror(pixels: Pixels, features: Tensor, grid: tuple[int, int]) -> tuple[Pixels, Tensor]:
-    """Returns pictures and what the teacher saw in them as in a mirror; it would see nearly that there.
-
-    Args:
-        pixels: uint8 (batch, height, width, 3).
-        features: (batch, cells, channels).
-        grid: rows and columns of the cells.
-    """
-    cells = features.unflatten(1, grid).flip(2)
-    return np.ascontiguousarray(pixels[:, :, ::-1]), cells.flatten(1, 2)

@@ -33,9 +33,6 @@ class DistillationSettings:
     """pixels, a multiple of 32; what the student is used with"""
     batch_size: int = 32
     """pictures per step"""
-    echoes: int = 1
-    """steps for each batch, every second one on its mirror image: reading and teaching take longer than learning (Choi
-    et al. 2020, "Faster Neural Network Training with Data Echoing")"""
     learning_rate: float = 2e-3
     """the peak; it falls to zero along a cosine"""
     weight_decay: float = 0.05
@@ -68,7 +65,6 @@ class DistillationSettings:
             if getattr(self, name) % 32:
                 raise ConfigError(f"{name} must be a multiple of 32. Received: {getattr(self, name)}")
         check_range("batch_size", self.batch_size, minimum=2)
-        check_range("echoes", self.echoes, minimum=1, maximum=100)
         check_range("learning_rate", self.learning_rate, minimum=1e-8, maximum=10)
         check_range("weight_decay", self.weight_decay, minimum=0.0, maximum=10)
         check_range("warmup", self.warmup, minimum=0.0, maximum=1.0)
