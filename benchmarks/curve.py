@@ -1,8 +1,8 @@
 """How good a compact captioner becomes, by its size, and by how many pictures its decoder learns from.
 
-The encoder is a distilled student, frozen (`showtell distill`). Every decoder is the recipe's, trained by teacher forcing
-for the same number of steps; the search is the recipe's, on dev. Sizes are those of the 8-bit export. One JSON line for
-each row; a row that is there is not trained again.
+The encoder is a distilled student, frozen (`showtell distill`). Every decoder is the recipe's, trained by teacher
+forcing for the same number of steps; the search is the recipe's, on dev. Sizes are those of the 8-bit export. One JSON
+line for each row; a row that is there is not trained again.
 """
 
 from __future__ import annotations
