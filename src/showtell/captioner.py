@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ from showtell.portable import find_model, is_portable, load_portable
 from showtell.runtime import EngineOptions, open_portable
 
 ImageLike: TypeAlias = ImageSource
+# Captioners are opened one after another: torch has one random generator and OpenVINO one core for the whole process.
+_opening = threading.Lock()
 BATCH = 16  # images that go through the networks together
 FIRST_BATCH = 8  # fewer, so that the networks need not wait for long
 
@@ -69,6 +72,12 @@ class _Opened:
 
 class Captioner:
     """A trained captioner, ready to use.
+
+    Threads can share one: `caption`, `encode` and `evaluate` may run on several at once, with other images and other
+    settings, and each call gives what it gives alone. The networks are used in turns, so more threads are hardly faster
+    than one; give one call more images instead. What a call returns belongs to the thread that goes through it: two
+    threads cannot take from one generator. A generator that is closed, or that nobody holds any more, leaves no threads
+    behind.
 
     Args:
         backend: its networks.
@@ -129,7 +138,8 @@ class Captioner:
         models = [model] if isinstance(model, str | Path) else list(model)
         if not models:
             raise UsageError("No model was given. Give the folder of one, or of several for an ensemble.")
-        parts = [cls._open(one, engine, precision, threads) for one in models]
+        with _opening:
+            parts = [cls._open(one, engine, precision, threads) for one in models]
         if len(parts) == 1:
             [one] = parts
             return cls(one.backend, one.settings, digest=one.digest, name=one.name, confidence=one.confidence)
@@ -182,7 +192,7 @@ class Captioner:
         workers: int = 2,
         min_confidence: float = 0.0,
         start: int = 0,
-    ) -> Iterator[CaptionedPicture]:
+    ) -> Generator[CaptionedPicture, None, None]:
         """Captions images as they come; yields one result per image, in order.
 
         Images are decoded on threads while the networks work on those before. An image that cannot be read gives a
