@@ -105,6 +105,10 @@ class Captioner:
         self.notes = tuple(notes)
         self.confidence = confidence
 
+    def __repr__(self) -> str:
+        words = f"{len(self.backend.vocabulary):,} words"
+        return f"Captioner({self.name!r}, {type(self.backend).__name__}, {words}, {self.settings})"
+
     @classmethod
     def load(
         cls,
