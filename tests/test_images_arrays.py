@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import threading
 import zlib
@@ -185,6 +186,27 @@ def test_what_is_no_picture_is_refused_with_a_way_out(array: npt.NDArray[np.gene
     assert hint in message
     assert "An array must be (height, width), (height, width, 1), (height, width, 3) RGB or" in message
     assert "of uint8, uint16, bool (without colours) or floats from 0 to 1." in message
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        data.astronaut().transpose(2, 0, 1),
+        data.astronaut().astype(np.int64),
+        data.astronaut().astype(np.float32),
+        data.astronaut() / 127.5 - 1,
+        data.horse()[..., None].repeat(3, axis=2),
+        np.where(data.astronaut() == 7, np.nan, data.astronaut() / 255),
+        data.astronaut() / 255 * 1.01,
+    ],
+    ids=["channels", "signed", "255", "-1 to 1", "bool", "NaN", "overshoot"],
+)
+def test_the_way_out_is_code_that_works(refused: npt.NDArray[np.generic]) -> None:
+    advice = refusal(refused).partition(" as a picture. ")[2]
+    found = re.search(r"(\(?(?:np\.\w+\()?array.*?) (?:puts|converts|brings|makes|replaces|cuts)", advice)
+    assert found is not None, advice
+    converted = eval(found[1], {"np": np, "array": refused})
+    assert open_image(converted).size in ((512, 512), (400, 328))
 
 
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (0, 0, 3), (5, 0, 4)])
