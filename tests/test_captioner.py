@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageSequence
+from skimage import data
 
 import showtell.captioner
-from showtell.captioner import Captioner
+from showtell.captioner import Captioner, ImageLike
 from showtell.decoding import DecodingSettings
-from showtell.errors import BundleError, ConfigError, ImageError, MetricError, SplitError
+from showtell.errors import BundleError, ConfigError, ImageError, MetricError, SplitError, UsageError
 from showtell.metrics import score
 from showtell.training import TorchBackend
 from tiny_runs import shared_dataset, trained_run
@@ -258,26 +259,85 @@ def test_a_captioner_without_its_encoder(captioner: Captioner, paths: list[Path]
         list(Captioner(blind, captioner.settings).caption(paths[:1]))
 
 
-def test_one_picture_need_not_be_in_a_list(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from PIL import Image as Pillow
+# Arrays, and one image by itself
 
-    from showtell import captioner as module
 
-    path = tmp_path / "one.png"
-    Pillow.new("RGB", (8, 8)).save(path)
-    seen: list[object] = []
+def test_an_array_has_the_caption_of_its_png(captioner: Captioner, tmp_path: Path) -> None:
+    colour, grey, deep = data.astronaut(), data.camera(), data.camera().astype(np.uint16) << 7
+    glass = np.dstack([data.chelsea(), data.chelsea()[..., 0]])
+    mask = data.horse()
+    kinds = {"colour": colour, "flipped": colour[::-1, ::-1], "every-other": colour[::2, ::3], "grey": grey}
+    kinds |= {"deep": deep, "glass": glass, "mask": mask, "Fortran": np.asfortranarray(colour)}
+    for name, array in kinds.items():
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    files = list(captioner.caption([tmp_path / f"{name}.png" for name in kinds]))
+    for picture, expected in zip(captioner.caption(kinds.values()), files, strict=True):
+        assert picture == expected
+    thirds = list(captioner.caption([grey[..., None], colour / 255, (colour / 255).astype(np.float32)]))
+    same = list(captioner.caption([grey, colour, colour]))
+    assert thirds == same
+    for path, array in ((tmp_path / "deep.png", deep), (tmp_path / "glass.png", glass)):
+        assert list(captioner.caption(path)) == list(captioner.caption(array))
 
-    def watch(
-        images: Iterable[object], read: object, workers: int, start: int
-    ) -> Generator[list[object], None, None]:
-        seen.extend(images)
-        yield from ()
 
-    monkeypatch.setattr(module, "_decode_ahead", watch)
+def test_one_image_need_not_be_in_a_list(captioner: Captioner, paths: list[Path]) -> None:
+    path = paths[0]
+    [expected] = captioner.caption([path])
+    with path.open("rb") as file, Image.open(path) as image:
+        ones: list[ImageLike] = [path, str(path), path.read_bytes(), bytearray(path.read_bytes()), file]
+        ones += [image.copy(), image, np.asarray(image)]
+        for one in ones:
+            assert list(captioner.caption(one)) == [expected]
+        [features], [same] = captioner.encode(path), captioner.encode(np.asarray(image))
+    np.testing.assert_array_equal(same, features)
+    for nothing in (None, 3, object()):
+        with pytest.raises(UsageError, match="must be one image or an iterable of images"):
+            list(captioner.caption(nothing))  # type: ignore[arg-type]
 
-    class Nothing:
-        read = None
 
-    captioner = module.Captioner(Nothing(), None)  # type: ignore[arg-type]
-    assert list(captioner.caption(str(path))) == []
-    assert seen == [str(path)]
+def test_four_dimensions_are_a_batch(captioner: Captioner) -> None:
+    batch = np.stack([data.astronaut()[:300, :300], data.chelsea()[:300, :300], data.coffee()[:300, :300]])
+    expected = list(captioner.caption(list(batch)))
+    assert list(captioner.caption(batch)) == expected
+    assert list(captioner.caption((batch / 255).astype(np.float32))) == expected
+    assert list(captioner.caption(batch[:0])) == []
+    [wrong] = captioner.caption([batch])
+    assert "It is a batch of pictures: give it by itself" in str(wrong.error)
+    first, *_ = captioner.caption(batch.transpose(0, 3, 1, 2))
+    assert "array.transpose(1, 2, 0)" in str(first.error)
+
+
+def test_bad_arrays_disturb_nobody(captioner: Captioner) -> None:
+    good = data.chelsea()
+    pictures = list(captioner.caption([good, good.astype(float), good[:0], np.array(["a.jpg"]), good]))
+    assert [picture.error is None for picture in pictures] == [True, False, False, False, True]
+    assert pictures[0] == pictures[4]
+    with pytest.raises(ImageError, match=r"array / 255"):
+        _ = pictures[1].text
+
+
+def test_a_generator_may_use_its_memory_again(captioner: Captioner) -> None:
+    frames = [np.ascontiguousarray(data.astronaut()[place : place + 200]) for place in range(0, 300, 10)]
+    buffer = np.empty_like(frames[0])
+
+    def film() -> Iterator[np.ndarray]:
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+
+    assert list(captioner.caption(film())) == list(captioner.caption(frames))
+
+
+def test_the_frames_of_an_animation(captioner: Captioner, tmp_path: Path) -> None:
+    frames = [Image.fromarray(data.astronaut()[place : place + 64, :64]) for place in range(0, 400, 20)]
+    frames[0].save(tmp_path / "film.png", save_all=True, append_images=frames[1:])
+    with Image.open(tmp_path / "film.png") as film:
+        assert list(captioner.caption(ImageSequence.Iterator(film))) == list(captioner.caption(frames))
+
+
+def test_a_pillow_image_may_come_again_and_again(captioner: Captioner, photographs: list[Path]) -> None:
+    for _ in range(5):
+        with Image.open(photographs[0]) as image:
+            first, *others = captioner.caption([image] * 8, workers=4)
+        assert first.error is None
+        assert [other.text for other in others] == [first.text] * 7

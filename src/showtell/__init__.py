@@ -10,11 +10,11 @@ import importlib as _importlib
 import typing as _typing
 
 if _typing.TYPE_CHECKING:
-    from showtell.captioner import CaptionedPicture, Captioner
+    from showtell.captioner import CaptionedPicture, Captioner, ImageLike
     from showtell.captioning import Caption
     from showtell.data import Dataset, join_datasets, read_dataset
     from showtell.decoding import DecodingSettings
-    from showtell.errors import ShowtellError
+    from showtell.errors import ImageError, ShowtellError
     from showtell.metrics import score
     from showtell.recipes import Recipe, list_recipes, load_recipe
     from showtell.text import Vocabulary
@@ -27,6 +27,8 @@ _HOMES = {
     "Captioner": "captioner",
     "Dataset": "data",
     "DecodingSettings": "decoding",
+    "ImageError": "errors",
+    "ImageLike": "captioner",
     "Recipe": "recipes",
     "ShowtellError": "errors",
     "Vocabulary": "text",
@@ -43,6 +45,8 @@ __all__ = [
     "Captioner",
     "Dataset",
     "DecodingSettings",
+    "ImageError",
+    "ImageLike",
     "Recipe",
     "ShowtellError",
     "Vocabulary",
@@ -54,10 +58,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> _typing.Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'showtell' has no attribute {name!r}")
-    return getattr(_importlib.import_module(f"showtell.{_HOMES[name]}"), name)
+if (
+    not _typing.TYPE_CHECKING
+):  # a type checker that saw it would take every name for one of ours, mistyped ones, too
+
+    def __getattr__(name: str) -> _typing.Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module 'showtell' has no attribute {name!r}")
+        return getattr(_importlib.import_module(f"showtell.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, TypeAlias, cast
 
+import numpy as np
 from PIL import Image
 
 from showtell.bundle import load_bundle
@@ -18,14 +20,16 @@ from showtell.decoding import DecodingSettings
 from showtell.ensemble import EnsembleBackend, Member
 from showtell.errors import ConfigError, ImageError, UsageError, require_framework
 from showtell.evaluation import DEFAULT_METRICS, EvaluationReport, evaluate_captions
-from showtell.images import WebImage, read_batches
+from showtell.images import ImageSource, is_source, read_batches
 from showtell.library import DEFAULT, locate_model
 from showtell.metrics import CorpusIdf
 from showtell.metrics.bootstrap import RESAMPLES
 from showtell.portable import find_model, is_portable, load_portable
 from showtell.runtime import EngineOptions, open_portable
 
-ImageLike = str | Path | bytes | BinaryIO | Image.Image | WebImage
+ImageLike: TypeAlias = ImageSource
+# Captioners are opened one after another: torch has one random generator and OpenVINO one core for the whole process.
+_opening = threading.Lock()
 BATCH = 16  # images that go through the networks together
 FIRST_BATCH = 8  # fewer, so that the networks need not wait for long
 
@@ -69,6 +73,12 @@ class _Opened:
 class Captioner:
     """A trained captioner, ready to use.
 
+    Threads can share one: `caption`, `encode` and `evaluate` may run on several at once, with other images and other
+    settings, and each call gives what it gives alone. The networks are used in turns, so more threads are hardly faster
+    than one; give one call more images instead. What a call returns belongs to the thread that goes through it: two
+    threads cannot take from one generator. A generator that is closed, or that nobody holds any more, leaves no threads
+    behind.
+
     Args:
         backend: its networks.
         settings: how it searches unless told otherwise.
@@ -94,6 +104,10 @@ class Captioner:
         self.name = name
         self.notes = tuple(notes)
         self.confidence = confidence
+
+    def __repr__(self) -> str:
+        words = f"{len(self.backend.vocabulary):,} words"
+        return f"Captioner({self.name!r}, {type(self.backend).__name__}, {words}, {self.settings})"
 
     @classmethod
     def load(
@@ -128,7 +142,8 @@ class Captioner:
         models = [model] if isinstance(model, str | Path) else list(model)
         if not models:
             raise UsageError("No model was given. Give the folder of one, or of several for an ensemble.")
-        parts = [cls._open(one, engine, precision, threads) for one in models]
+        with _opening:
+            parts = [cls._open(one, engine, precision, threads) for one in models]
         if len(parts) == 1:
             [one] = parts
             return cls(one.backend, one.settings, digest=one.digest, name=one.name, confidence=one.confidence)
@@ -181,14 +196,18 @@ class Captioner:
         workers: int = 2,
         min_confidence: float = 0.0,
         start: int = 0,
-    ) -> Iterator[CaptionedPicture]:
+    ) -> Generator[CaptionedPicture, None, None]:
         """Captions images as they come; yields one result per image, in order.
 
         Images are decoded on threads while the networks work on those before. An image that cannot be read gives a
         result with its error; the others are not affected.
 
         Args:
-            images: paths, bytes, open files, PIL images or `WebImage`s, which are fetched meanwhile; may be endless.
+            images: one image or an iterable of them, which may be endless. An image is a path (`str` or path-like), the
+                bytes of a file, an open binary file, a Pillow image, a `WebImage`, which is fetched meanwhile, or a
+                NumPy array: (height, width), or (height, width, channels) with 1 (grey), 3 (RGB) or 4 (RGBA) channels,
+                of uint8, uint16, bool (without colours) or floats from 0 to 1. An array has the caption of the PNG file
+                that holds its samples. Four dimensions are a batch, (images, height, width, channels).
             settings: of the search; the captioner's own by default.
             workers: threads that decode images.
             min_confidence: captions with less than this, 0 to 1, are left out.
@@ -204,8 +223,6 @@ class Captioner:
                 "is. Measure it on captioned images that it was not trained on: showtell calibrate MODEL --data "
                 "DATA --write."
             )
-        if isinstance(images, str | Path | bytes | Image.Image | WebImage):
-            images = [images]  # one picture; a string would otherwise be read letter by letter
         settings = settings or self.settings
         index = start
         with contextlib.closing(_decode_ahead(images, self.backend.read, workers, start)) as batches:
@@ -233,8 +250,12 @@ class Captioner:
         rating = self.confidence.rate(Said(caption.words, caption.word_log_probs))
         return replace(caption, confidence=rating.caption, word_confidences=rating.words)
 
-    def encode(self, images: Iterable[ImageLike], *, workers: int = 2) -> Iterator[Any]:
+    def encode(self, images: Iterable[ImageLike] | ImageLike, *, workers: int = 2) -> Iterator[Any]:
         """Yields the features of images, batch by batch, for `caption_feature_batches`.
+
+        Args:
+            images: as for `caption`.
+            workers: threads that decode images.
 
         Raises:
             ImageError: an image cannot be read.
@@ -312,10 +333,39 @@ def start_of_batch(position: int) -> int:
     return position - (position - FIRST_BATCH) % BATCH if position >= FIRST_BATCH else 0
 
 
+def _list_images(images: Iterable[ImageLike] | ImageLike) -> Iterable[ImageLike]:
+    """Returns an iterable of images; one image by itself would otherwise be read letter by letter, or row by row.
+
+    Raises:
+        UsageError: neither an image nor an iterable.
+    """
+    if is_source(images):
+        return [images]
+    several = cast("Iterable[ImageLike]", images)
+    if not isinstance(several, Iterable):
+        raise UsageError(
+            f"The images must be one image or an iterable of images. Received: {type(images).__name__}"
+        )
+    # What a list or a batch holds is all there, and stays as it is.
+    return several if isinstance(several, Sequence | np.ndarray) else map(_detach, several)
+
+
+def _detach(image: ImageLike) -> ImageLike:
+    """Returns what stays as it is while the generator that gave it goes on, perhaps in the same memory."""
+    if isinstance(image, np.ndarray):
+        return image.copy()
+    if isinstance(image, Image.Image):
+        # Of an animated one the frames come one after another in the same object. What is damaged is said when it is
+        # opened.
+        with contextlib.suppress(Exception):
+            return image.copy() if getattr(image, "is_animated", False) else image
+    return image
+
+
 def _decode_ahead(
-    images: Iterable[ImageLike], read: Callable[[ImageLike], Any], workers: int, start: int = 0
+    images: Iterable[ImageLike] | ImageLike, read: Callable[[ImageLike], Any], workers: int, start: int = 0
 ) -> Generator[list[Any | ImageError], None, None]:
     """Yields batches of pictures at the encoder's size, or errors; the next batch is read meanwhile."""
     size = BATCH if start >= FIRST_BATCH else FIRST_BATCH
     first = size - (start - start_of_batch(start))
-    return read_batches(images, read, size=BATCH, first=first, workers=max(1, workers))
+    return read_batches(_list_images(images), read, size=BATCH, first=first, workers=max(1, workers))

@@ -6,7 +6,7 @@ A backend is the encoder and the decoder of one captioner, in torch or exported.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -72,12 +72,13 @@ class Caption:
     text: str  # words joined by spaces; never a special token
     score: float  # what captions of one image are ranked by: the length-normalised log-probability, and the consensus
     log_prob: float  # natural log-probability of the whole caption
-    word_log_probs: tuple[float, ...]  # of each word, in order
-    attention: npt.NDArray[np.float32] | None = None  # (words, cells) for decoders that attend
-    confidence: float | None = (
-        None  # share of its content words that people would use, too; None: not calibrated
-    )
-    word_confidences: tuple[float, ...] | None = None  # chance that people would use each word, too
+    word_log_probs: tuple[float, ...] = field(repr=False)  # of each word, in order
+    # (words, cells) for decoders that attend. Not compared: arrays have no one truth.
+    attention: npt.NDArray[np.float32] | None = field(default=None, repr=False, compare=False)
+    # The share of its content words that people would use, too; None: not calibrated.
+    confidence: float | None = None
+    # The chance that people would use each word, too.
+    word_confidences: tuple[float, ...] | None = field(default=None, repr=False)
 
     @property
     def words(self) -> list[str]:

@@ -7,17 +7,15 @@ differ. Pictures are read once for each size, and encoders that several members 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from showtell.captioning import Backend
 from showtell.consensus import Agreements, Captions, Opinion
 from showtell.decoding import EnsembleStepper, IntArray, Voice
 from showtell.errors import UsageError, VocabularyError
-from showtell.images import ImageSource, Preprocessing
+from showtell.images import ImageSource, Preprocessing, keep_source
 from showtell.text import Vocabulary
 from showtell.text.vocabulary import FIRST_WORD
 
@@ -108,8 +106,8 @@ class EnsembleBackend:
 
     def read(self, source: ImageSource) -> tuple[Any, ...]:
         """Returns one picture at every size that a member wants."""
-        if len(self.readers) > 1 and not isinstance(source, str | Path | bytes | Image.Image):
-            source = source.read()  # a stream can be read only once
+        if len(self.readers) > 1:
+            source = keep_source(source)
         return tuple(reader.read(source) for reader in self.readers)
 
     def encode(self, pixels: tuple[Any, ...]) -> tuple[Any, ...]:

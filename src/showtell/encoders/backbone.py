@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +25,9 @@ from showtell.errors import ConfigError, EncoderError
 from showtell.images import Preprocessing
 
 FloatArray = npt.NDArray[np.float32]
+# `encode` changes for a moment how many cores torch uses, which is one number for the whole process: another thread
+# that looked at it meanwhile would go on with the wrong one, and round otherwise.
+_cores = threading.Lock()
 _PIECE = 16  # images that go through the network at once in `encode`: more fall out of the processor's cache
 
 
@@ -147,6 +151,8 @@ class Encoder(nn.Module):
     def encode(self, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> FloatArray:
         """Computes features outside of training: evaluation mode, no gradients, the fastest precision.
 
+        Calls on several threads take turns; each uses all cores.
+
         Args:
             pixels: uint8 (images, height, width, 3) as `preprocessing.resize` gives them, or float32
                 (images, 3, height, width), normalised.
@@ -157,14 +163,15 @@ class Encoder(nn.Module):
         Raises:
             EncoderError: pixels of another type or shape, or features that are not finite.
         """
-        network = self._inference_network()
-        was_training = self.training
-        if self.trainable:
-            super().train(False)
-        try:
-            pieces = self._encode_pieces(network, pixels)
-        finally:
-            self.train(was_training)
+        with _cores:
+            network = self._inference_network()
+            was_training = self.training
+            if self.trainable:
+                super().train(False)
+            try:
+                pieces = self._encode_pieces(network, pixels)
+            finally:
+                self.train(was_training)
         if not pieces:
             return np.empty((0, *self.shape), dtype=np.float32)
         features = np.concatenate(pieces)

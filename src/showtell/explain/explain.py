@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 import numpy as np
 from PIL import Image
@@ -13,7 +13,8 @@ from showtell.decoding import FloatArray, Judgement
 from showtell.errors import UsageError, VocabularyError, did_you_mean
 from showtell.explain.explanation import KEPT, Explanation
 from showtell.explain.occlusion import find_box, find_readers, judge_hidden
-from showtell.images import ImageSource, Preprocessing, open_image
+from showtell.images import ImageSource, Preprocessing, keep_source, open_image
+from showtell.images.sources import path_of
 from showtell.text import FIRST_WORD, Vocabulary, tokenize
 
 METHODS = ("auto", "attention", "occlusion")
@@ -36,7 +37,7 @@ def explain_caption(
 
     Args:
         model: a captioner, or its backend.
-        image: a path, the bytes of a file, an open binary file, or a Pillow image.
+        image: as for `showtell.images.open_image`.
         caption: one that the model found, or any sentence of words that it knows.
         method: "attention", "occlusion", or "auto": attention where the model has it.
         windows: rows and columns that occlusion divides the seen part of the picture into.
@@ -53,9 +54,8 @@ def explain_caption(
     if len(windows) != 2 or min(windows) < 1:
         raise UsageError(f"windows must be two numbers >= 1, rows and columns. Received: {windows!r}")
     backend = model.backend if isinstance(model, Captioner) else model
-    name = str(image) if isinstance(image, str | Path) else ""
-    if not isinstance(image, str | Path | bytes | Image.Image):
-        image = image.read()  # a stream can be read only once
+    name = str(path_of(image)) if isinstance(image, str | os.PathLike) else ""
+    image = keep_source(image)
     words = tokenize(caption) if isinstance(caption, str) else caption.words
     tokens = find_tokens(words, backend.vocabulary)
     picture = open_image(image)

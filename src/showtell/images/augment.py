@@ -26,8 +26,8 @@ import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
 from showtell.config import AugmentationConfig
-from showtell.images.decode import ImageSource
 from showtell.images.preprocess import WHOLE, Part, Preprocessing
+from showtell.images.sources import ImageSource
 
 _STRETCH = 4 / 3  # the most that a part's sides change against each other
 _SIDES = (

@@ -10,6 +10,7 @@ Notable choices:
 - A large JPEG may be decoded at a half, a quarter or an eighth of its size, inside the inverse cosine
   transform (libjpeg's scaling). The reduced picture may end within its last column and row, so its extent is
   kept in fractions of a pixel: ignoring them shifts the picture and doubles the error.
+- An array is read as the PNG file that holds its samples would be (`showtell.images.arrays`).
 - CMYK is converted without its colour profile. JPEG's CMYK is taken as inverted, as Adobe writes it and
   browsers read it.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import stat
 import struct
 import threading
@@ -32,10 +34,11 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from showtell.errors import ImageError, MissingExtraError
+from showtell.images.arrays import array_size, image_of_array
 from showtell.images.heif import is_heif, register_heif
-from showtell.images.web import WebImage, is_web_page
-
-ImageSource = str | Path | bytes | BinaryIO | Image.Image | WebImage
+from showtell.images.kept import read_content
+from showtell.images.sources import ImageSource, name_of, path_of
+from showtell.images.web import is_web_page
 
 DEFAULT_MAX_PIXELS = 89_000_000  # about 270 MB as RGB; below Pillow's own warning at 89.5 million
 
@@ -65,6 +68,9 @@ _LOOKS = (  # what people mistake for an image, by its first bytes
 )
 
 _warning_filters = threading.Lock()  # Python keeps one list of warning filters for all threads
+# A Pillow image may not have read its file yet, and two threads that have the same one would both read it. Each
+# image has one of these locks; two images that share one only wait for each other.
+_loading = tuple(threading.Lock() for _ in range(61))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +95,9 @@ def open_image(
 
     Args:
         source: a path; the bytes of a file; an open binary file, read from where it stands; a Pillow
-            image, which is not changed (of an animated one the current frame is taken); or a `WebImage`,
-            which is fetched.
+            image, which is not changed (of an animated one the current frame is taken); an array,
+            (height, width) or (height, width, 1, 3 or 4), of uint8, uint16, bool or floats from 0 to 1; or a
+            `WebImage`, which is fetched.
         max_pixels: the largest width x height, compared with the file's header before anything is decoded.
         draft_size: (width, height) in pixels: a JPEG may be decoded at a half, a quarter or an eighth of
             its size as long as the result is at least this large. Much faster for photographs; ignored
@@ -105,7 +112,7 @@ def open_image(
             wrong with it.
     """
     stored = open_stored(source, max_pixels=max_pixels, draft_size=draft_size)
-    with _errors_named(_name_of(source)):
+    with _errors_named(name_of(source)):
         image = stored.image.copy() if stored.turn is None else stored.image.transpose(stored.turn)
     image.info = {}  # nothing that could be applied twice
     return image
@@ -129,38 +136,21 @@ def open_stored(
     Raises:
         ImageError: as for `open_image`.
     """
-    name = _name_of(source)
+    name = name_of(source)
     with _errors_named(name):
         if isinstance(source, Image.Image):
             _check_size(name, source.size, max_pixels)
-            return _stored_rgb(source, None)
-        if isinstance(source, str | Path):
-            with _open_file(Path(source)) as file:
+            with _loading[id(source) % len(_loading)]:
+                return _stored_rgb(source, None)
+        if isinstance(source, np.ndarray):
+            _check_size(name, array_size(source), max_pixels)
+            return _stored_rgb(image_of_array(np.asarray(source)), None)
+        if isinstance(source, str | os.PathLike):
+            with _open_file(path_of(source)) as file:
                 return _decode(file, name, max_pixels, draft_size)
         if isinstance(source, bytes | bytearray | memoryview):
             return _decode(io.BytesIO(source), name, max_pixels, draft_size)
-        content = source.read()
-        if not isinstance(content, bytes):
-            raise ImageError(f"{name} is open as text; open it in binary mode ('rb')")
-        return _decode(io.BytesIO(content), name, max_pixels, draft_size)
-
-
-def _name_of(source: ImageSource) -> str:
-    """Returns what messages call the source, or refuses it if it is none."""
-    if isinstance(source, Image.Image):
-        return f"the Pillow image (mode {source.mode}, {source.width}x{source.height})"
-    if isinstance(source, str | Path):
-        return str(Path(source))
-    if isinstance(source, WebImage):
-        return source.name
-    if isinstance(source, bytes | bytearray | memoryview):
-        return f"the image given as {len(source)} bytes"
-    if callable(getattr(source, "read", None)):
-        return f"the open file {getattr(source, 'name', '(no name)')!r}"
-    raise ImageError(
-        "an image must be given as a path, bytes, an open binary file or a Pillow image. "
-        f"Received: {type(source).__name__}"
-    )
+        return _decode(io.BytesIO(read_content(source, name)), name, max_pixels, draft_size)
 
 
 @contextlib.contextmanager

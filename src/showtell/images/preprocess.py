@@ -27,11 +27,11 @@ from showtell.errors import ConfigError, ImageError, did_you_mean
 from showtell.images.decode import (
     DEFAULT_MAX_PIXELS,
     SIDEWAYS,
-    ImageSource,
     StoredImage,
     open_image,
     open_stored,
 )
+from showtell.images.sources import ImageSource
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import numpy.typing as npt
 
@@ -55,7 +57,7 @@ class PortableStepper(BlockStepper):
 
 
 class PortableBackend:
-    """Encoder and decoder of an exported captioner.
+    """Encoder and decoder of an exported captioner. Threads can share it.
 
     Attributes:
         engine: its name.
@@ -76,7 +78,7 @@ class PortableBackend:
         self.precision = "float32" if model.weights == "int8" else engine.choose_precision()
         self._engine = engine
         self._encoders: dict[tuple[int, ...] | None, Network] = {}  # by the shape that they are compiled for
-        self._singles = 0  # calls with one picture
+        self._opening = threading.Lock()  # so that no thread compiles what another one is compiling
         compressed = model.weights == "int8"
         self._start, self._step = (
             engine.open(model.folder / graph, precision="float32", compressed=compressed)
@@ -107,19 +109,20 @@ class PortableBackend:
             )
         if len(pixels) == 0:
             return np.empty((0, *self.model.feature_shape), dtype=np.float32)
-        # One picture of the usual size is worth a network of its own: fixed shapes compute it a quarter faster. Not
-        # so the one that was left over from a batch, unless more follow.
+        # One picture of the usual size is worth a network of its own: fixed shapes compute it a quarter faster. Which
+        # network computes a picture depends on nothing that was done before, because their last bits may differ.
         usual = (1, size.height, size.width, 3)
-        single = pixels.shape == usual
-        self._singles += single
-        shape = usual if single and (self._singles > 1 or None not in self._encoders) else None
-        if shape not in self._encoders:
-            graph = self.model.folder / ENCODER
-            self._encoders[shape] = self._engine.open(graph, precision=self.precision, shape=shape)
-        network = self._encoders[shape]
+        network = self._open_encoder(usual if pixels.shape == usual else None)
         starts = range(0, len(pixels), AT_ONCE)
         parts = [network.run([pixels[start : start + AT_ONCE]])[0] for start in starts]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _open_encoder(self, shape: tuple[int, ...] | None) -> Network:
+        with self._opening:
+            if shape not in self._encoders:
+                graph = self.model.folder / ENCODER
+                self._encoders[shape] = self._engine.open(graph, precision=self.precision, shape=shape)
+            return self._encoders[shape]
 
     def bind(self, features: Features) -> PortableStepper:
         """Returns a stepper over a batch of features."""
