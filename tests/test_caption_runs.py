@@ -662,7 +662,7 @@ def test_ten_thousand_images_take_constant_memory_and_no_descriptors(
     exported_model: str, small: list[bytes], tmp_path: Path
 ) -> None:
     fill(tmp_path / "photos", small, 10_000)
-    # One thread: on several, OpenVINO itself grows at times (docs/guide.md), which would hide what is ours.
+    # One thread: on several, OpenVINO itself grows at times (docs/captioning.md), which would hide what is ours.
     words = [
         "photos",
         "--model",

@@ -1,4 +1,4 @@
-"""The guide's part "From Python": every block runs, with a tiny captioner in the place of the one that comes along."""
+"""The part "From Python" of docs/captioning.md: every block runs, with a tiny captioner in the place of the one that comes along."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from showtell.confidence import Confidence
 from showtell.errors import UsageError
 from showtell.images.fetch import FetchedImage, Fetcher
 
-GUIDE = (Path(__file__).resolve().parents[1] / "docs" / "guide.md").read_text(encoding="utf-8")
-HEADING = "### From Python"
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "captioning.md").read_text(encoding="utf-8")
+HEADING = "## From Python"
 
 
 def section() -> str:
-    begin = GUIDE.index(f"{HEADING}\n") + len(HEADING)
-    return GUIDE[begin : GUIDE.index("\n### ", begin)]
+    begin = PAGE.index(f"{HEADING}\n") + len(HEADING)
+    return PAGE[begin : PAGE.index("\n## ", begin)]
 
 
 def blocks() -> list[str]:
@@ -57,7 +57,7 @@ def place(
 
 
 def run(code: str, names: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> list[str]:
-    exec(compile(code, "docs/guide.md", "exec"), names)
+    exec(compile(code, "docs/captioning.md", "exec"), names)
     return capsys.readouterr().out.splitlines()
 
 
