@@ -1,4 +1,4 @@
-"""The part "From Python" of docs/captioning.md: every block runs, with a tiny captioner in the place of the one that comes along."""
+"""Every block of "From Python" in docs/captioning.md runs, on a tiny captioner in the place of the bundled one."""
 
 from __future__ import annotations
 
