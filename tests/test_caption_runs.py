@@ -368,6 +368,28 @@ def test_a_file_is_added_to(
     assert caption("photos", *words) == 0
 
 
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "html"])
+def test_what_failed_stays_in_a_file_until_it_is_tried_again(
+    form: str, exported_model: str, small: list[bytes], here: Path, capsys: Capture
+) -> None:
+    fill(here / "photos", small, 10)  # number 7 is bad
+    words = ["--model", exported_model, "--format", form, "--output", "out", "--skip-existing"]
+    assert caption("photos/1.jpg", "photos/7.jpg", *words) == 1
+    assert caption("photos/2.jpg", *words) == 0  # says nothing of number 7
+    assert caption("photos/[1-3].jpg", *words) == 0
+    capsys.readouterr()
+    assert caption("photos/[1-3].jpg", "photos/7.jpg", *words, "--dry-run") == 0
+    assert capsys.readouterr().out == "photos/7.jpg\n"
+    order = ["photos/1.jpg", "photos/7.jpg", "photos/2.jpg", "photos/3.jpg"]
+    assert caption(*order, "--model", exported_model, "--format", form, "--output", "once") == 1
+    assert (here / "out").read_text(encoding="utf-8") == (here / "once").read_text(encoding="utf-8")
+    (here / "photos/7.jpg").write_bytes(small[0])
+    assert caption("photos/7.jpg", *words) == 0
+    order = ["photos/1.jpg", "photos/2.jpg", "photos/3.jpg", "photos/7.jpg"]
+    assert caption(*order, "--model", exported_model, "--format", form, "--output", "mended") == 0
+    assert (here / "out").read_text(encoding="utf-8") == (here / "mended").read_text(encoding="utf-8")
+
+
 def test_what_somebody_else_wrote_is_not_added_to(
     exported_model: str, small: list[bytes], here: Path, capsys: Capture
 ) -> None:

@@ -264,7 +264,7 @@ def _dry_run(
 
     known: set[str] = set()
     if arguments.skip_existing and has_journal(arguments.output) and arguments.output.exists():
-        known = {image for image, _ in read_earlier(arguments.output, form)}
+        known = {one.image for one in read_earlier(arguments.output, form) if not one.failed}
     had = None if arguments.output is None else lambda name: form.spell(name) in known
     count = skipped = 0
     for item in intake:
