@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from showtell.outputs import Destination, Failures, Format, Sidecars
 
 AHEAD = 50_000  # images that are looked for before the first is captioned, to know how many there are
+KEPT = 64 << 20  # bytes of images from the web that wait to be looked at once more, as by --explain
 
 
 def add_parser(commands: Commands) -> None:
@@ -151,6 +152,7 @@ def _caption(
 ) -> None:
     """Captions what is not done yet, and hands every record on."""
     from showtell.bulk import caption_items
+    from showtell.images import Allowance, KeptImage, WebImage
     from showtell.intake import Counted
     from showtell.outputs import FileDestination, Record
 
@@ -162,6 +164,8 @@ def _caption(
         for record in file.journal.records():
             failures.add(record)
     done = skipped = 0
+    looks_again = arguments.format == "html" or arguments.explain is not None
+    allowance = Allowance(KEPT)
 
     def is_done(item: Item) -> bool:
         return file is not None and file.has(item.name)
@@ -174,6 +178,8 @@ def _caption(
             elif _is_existing(arguments, sidecars, file and file.had, item):
                 skipped += 1
                 continue
+            elif looks_again and isinstance(item.source, WebImage):
+                item = dataclasses.replace(item, source=KeptImage(item.source, item.source.name, allowance))
             yield item
 
     items = Counted(intake, ahead=AHEAD if intake.is_quick else 0)
@@ -202,6 +208,8 @@ def _caption(
                         sidecars.write(item.path, record)
                     except SidecarError as error:
                         record = dataclasses.replace(record, sidecar_error=str(error))
+            if isinstance(item.source, KeptImage):
+                item.source.drop()
             destination.add(record)
             failures.add(record)
             progress(done + skipped + handled, items.total)
