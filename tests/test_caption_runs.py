@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -24,6 +25,7 @@ from PIL import Image
 from showtell.captioner import BATCH, Captioner, start_of_batch
 from showtell.cli.main import main
 from showtell.decoding import DecodingSettings
+from showtell.images import Allowance
 from showtell.outputs.xmp import read_description
 
 Capture = pytest.CaptureFixture[str]
@@ -368,6 +370,28 @@ def test_a_file_is_added_to(
     assert caption("photos", *words) == 0
 
 
+@pytest.mark.parametrize("form", ["json", "jsonl", "csv", "html"])
+def test_what_failed_stays_in_a_file_until_it_is_tried_again(
+    form: str, exported_model: str, small: list[bytes], here: Path, capsys: Capture
+) -> None:
+    fill(here / "photos", small, 10)  # number 7 is bad
+    words = ["--model", exported_model, "--format", form, "--output", "out", "--skip-existing"]
+    assert caption("photos/1.jpg", "photos/7.jpg", *words) == 1
+    assert caption("photos/2.jpg", *words) == 0  # says nothing of number 7
+    assert caption("photos/[1-3].jpg", *words) == 0
+    capsys.readouterr()
+    assert caption("photos/[1-3].jpg", "photos/7.jpg", *words, "--dry-run") == 0
+    assert capsys.readouterr().out == "photos/7.jpg\n"
+    order = ["photos/1.jpg", "photos/7.jpg", "photos/2.jpg", "photos/3.jpg"]
+    assert caption(*order, "--model", exported_model, "--format", form, "--output", "once") == 1
+    assert (here / "out").read_text(encoding="utf-8") == (here / "once").read_text(encoding="utf-8")
+    (here / "photos/7.jpg").write_bytes(small[0])
+    assert caption("photos/7.jpg", *words) == 0
+    order = ["photos/1.jpg", "photos/2.jpg", "photos/3.jpg", "photos/7.jpg"]
+    assert caption(*order, "--model", exported_model, "--format", form, "--output", "mended") == 0
+    assert (here / "out").read_text(encoding="utf-8") == (here / "mended").read_text(encoding="utf-8")
+
+
 def test_what_somebody_else_wrote_is_not_added_to(
     exported_model: str, small: list[bytes], here: Path, capsys: Capture
 ) -> None:
@@ -520,26 +544,76 @@ def test_addresses_on_the_web_are_fetched_but_not_private_ones(
     assert "3 of 4 images failed" in output.err
 
 
-def test_an_address_on_the_web_is_captioned_as_the_file_is(
-    exported_model: str, small: list[bytes], here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def served(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """The address of a server that gives what lies in the folder, and the paths that it was asked for."""
     from showtell.images.fetch import Fetcher
     from showtell.intake import items
 
-    fill(here / "photos", small, 1)
-    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(here))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            super().do_GET()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(here))
+    ) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
         # What is public is the fetcher's own matter and its tests'; here the server is on this machine.
         monkeypatch.setattr(items, "_open_fetcher", lambda: Fetcher(allow_private=True))
-        address = f"http://127.0.0.1:{server.server_port}/photos/0.jpg"
-        words = [address, "photos/0.jpg", f"{address}.gone", "--format", "jsonl", "--model", exported_model]
-        assert caption(*words) == 1
+        yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
+        thread.join()
+
+
+def test_an_address_on_the_web_is_captioned_as_the_file_is(
+    exported_model: str, small: list[bytes], here: Path, capsys: Capture, served: tuple[str, list[str]]
+) -> None:
+    fill(here / "photos", small, 1)
+    address = f"{served[0]}/photos/0.jpg"
+    words = [address, "photos/0.jpg", f"{address}.gone", "--format", "jsonl", "--model", exported_model]
+    assert caption(*words) == 1
     web, file, gone = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert web["captions"] == file["captions"]
     assert web["image"] == address
     assert "404" in gone["error"]
+
+
+@pytest.mark.parametrize("kept", [64 << 20, 1], ids=["room", "no room"])
+def test_an_image_on_the_web_is_fetched_once_however_often_it_is_looked_at(
+    kept: int,
+    exported_model: str,
+    small: list[bytes],
+    here: Path,
+    served: tuple[str, list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from showtell.cli import caption as command
+
+    fill(here / "photos", small, 8)  # number 7 is no image
+    monkeypatch.setattr(command, "KEPT", kept)
+    allowances: list[Allowance] = []
+    monkeypatch.setattr(
+        "showtell.images.Allowance", lambda size: allowances.append(Allowance(size)) or allowances[-1]
+    )
+    address, asked = served
+    words = [f"{address}/photos/{number}.jpg" for number in range(8)]
+    words += ["--model", exported_model, "--format", "html", "--output", "page.html", "--explain", "why"]
+    assert caption(*words) == 1
+    assert (here / "page.html").read_text(encoding="utf-8").count("data:image/webp") == 7
+    assert len(list(here.glob("why/*.png"))) == 7
+    if kept > 1:
+        assert sorted(asked) == [f"/photos/{number}.jpg" for number in range(8)]
+    else:
+        assert asked.count("/photos/0.jpg") > 1
+    [allowance] = allowances
+    assert allowance.take(kept)  # all of it was given back
 
 
 def test_standard_input_is_one_image_or_a_list(exported_model: str, small: list[bytes], here: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from showtell.cli.alt import FIELDS, describe_failure, render
 from showtell.cli.main import main
 from test_architecture import FRAMEWORKS, command, run_without
 from test_export import exported
@@ -327,4 +328,13 @@ def test_names_that_are_no_utf_8_are_survived(
     ended = subprocess.run(words, capture_output=True, env=environment, check=False)
     assert (ended.returncode, ended.stderr.count(b"\n")) == (0, 1)
     assert Path(os.fsdecode(name)).read_bytes().count(b"alt=") == 2
-    assert b"\\udcff\\n.html:1: img img/cat.jpg: missing alt: written" in ended.stdout
+    assert b"/\\xff\\n.html:1: img img/cat.jpg: missing alt: written" in ended.stdout
+
+
+def test_lines_for_people_escape_what_would_break_them_and_nothing_else() -> None:
+    row = dict.fromkeys(FIELDS) | {"page": "a\tb\x1b.html", "line": 3, "tag": "img", "src": "x\u202ey.jpg"}
+    row |= {"problem": "poor", "alt": "caf\u00e9\u00a0\\ noir", "status": "proposed", "proposal": "A cup."}
+    # A backslash in a sentence stays one, and a space that does not break is no control character.
+    says = 'poor alt "caf\u00e9\u00a0\\ noir": proposed "A cup."'
+    assert render(row, "text") == r"a\tb\x1b.html:3: img x\u202ey.jpg: " + says + "\n"
+    assert describe_failure(row | {"reason": "no\nsuch"}) == r"a\tb\x1b.html:3: x\u202ey.jpg: no\nsuch"

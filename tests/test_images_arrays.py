@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
@@ -120,6 +120,7 @@ def test_the_order_of_bytes_does_not_matter(order: str, shape: tuple[int, ...]) 
     np.testing.assert_array_equal(read(samples.astype(order)), read(write_png(samples)))
 
 
+@settings(deadline=None)  # Pillow's plugins are loaded by the first
 @given(
     samples=arrays.arrays(np.uint8, st.tuples(st.integers(2, 9), st.integers(2, 9), st.just(3))),
     way=st.sampled_from(

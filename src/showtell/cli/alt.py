@@ -218,6 +218,8 @@ def describe(name: str, proposal: Proposal, written: str | None) -> Row:
 
 def render(row: Row, form: str) -> str:
     """Returns one row as a line for people, as JSON, or as CSV."""
+    from showtell.outputs import one_line
+
     if form == "jsonl":
         return json.dumps(row, ensure_ascii=False) + "\n"
     if form == "csv":
@@ -225,23 +227,20 @@ def render(row: Row, form: str) -> str:
         csv.writer(buffer, lineterminator="\n").writerow(row.values())
         return buffer.getvalue()
     if row["problem"] == "error":
-        return one_line(f"{row['page']}: error: {row['reason']}") + "\n"
+        return one_line(f"{row['page']}: error: {row['reason']}", restorable=False) + "\n"
     says = f"{row['status']}" + (f' "{row["proposal"]}"' if row["proposal"] is not None else "")
     notes = ["needs review"] * bool(row["needs_review"]) + [row["reason"]] * bool(row["reason"])
     alt = f' "{row["alt"]}"' if row["problem"] == "poor" else ""
     line = f"{row['page']}:{row['line']}: {row['tag']} {row['src']}: {row['problem']} alt{alt}: {says}"
-    return one_line(line + (f" ({'; '.join(notes)})" if notes else "")) + "\n"
-
-
-def one_line(text: str) -> str:
-    """Returns a text without line ends and control characters, which names of files and alt texts may hold."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
+    return one_line(line + (f" ({'; '.join(notes)})" if notes else ""), restorable=False) + "\n"
 
 
 def describe_failure(row: Row) -> str:
     """Returns what failed, for the list at the end."""
+    from showtell.outputs import one_line
+
     where = row["page"] if row["line"] is None else f"{row['page']}:{row['line']}"
-    return one_line(": ".join(part for part in (where, row["src"], row["reason"]) if part))
+    return one_line(": ".join(part for part in (where, row["src"], row["reason"]) if part), restorable=False)
 
 
 def summarise(counts: Counter[str]) -> str:

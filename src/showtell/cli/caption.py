@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from showtell.outputs import Destination, Failures, Format, Sidecars
 
 AHEAD = 50_000  # images that are looked for before the first is captioned, to know how many there are
+KEPT = 64 << 20  # bytes of images from the web that wait to be looked at once more, as by --explain
 
 
 def add_parser(commands: Commands) -> None:
@@ -150,6 +151,7 @@ def _caption(
 ) -> None:
     """Captions what is not done yet, and hands every record on."""
     from showtell.bulk import caption_items
+    from showtell.images import Allowance, KeptImage, WebImage
     from showtell.intake import Counted
     from showtell.outputs import FileDestination, Record
 
@@ -161,6 +163,8 @@ def _caption(
         for record in file.journal.records():
             failures.add(record)
     done = skipped = 0
+    looks_again = arguments.format == "html" or arguments.explain is not None
+    allowance = Allowance(KEPT)
 
     def is_done(item: Item) -> bool:
         return file is not None and file.has(item.name)
@@ -173,6 +177,8 @@ def _caption(
             elif _is_existing(arguments, sidecars, file and file.had, item):
                 skipped += 1
                 continue
+            elif looks_again and isinstance(item.source, WebImage):
+                item = dataclasses.replace(item, source=KeptImage(item.source, item.source.name, allowance))
             yield item
 
     items = Counted(intake, ahead=AHEAD if intake.is_quick else 0)
@@ -201,6 +207,8 @@ def _caption(
                         sidecars.write(item.path, record)
                     except SidecarError as error:
                         record = dataclasses.replace(record, sidecar_error=str(error))
+            if isinstance(item.source, KeptImage):
+                item.source.drop()
             destination.add(record)
             failures.add(record)
             progress(done + skipped + handled, items.total)
@@ -263,7 +271,7 @@ def _dry_run(
 
     known: set[str] = set()
     if arguments.skip_existing and has_journal(arguments.output) and arguments.output.exists():
-        known = {image for image, _ in read_earlier(arguments.output, form)}
+        known = {one.image for one in read_earlier(arguments.output, form) if not one.failed}
     had = None if arguments.output is None else lambda name: form.spell(name) in known
     count = skipped = 0
     for item in intake:

@@ -102,7 +102,7 @@ class FileDestination(Destination):
         self._journaled = {self._digest(form.spell(record.image)) for record in journal.records()}
         self._earlier: set[bytes] = set()
         if self._extend:
-            self._earlier = {self._digest(image) for image, _ in read_earlier(path, form)}
+            self._earlier = {self._digest(one.image) for one in read_earlier(path, form) if not one.failed}
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -132,9 +132,10 @@ class FileDestination(Destination):
                 in_journal = {
                     self._digest(self._form.spell(record.image)) for record in self.journal.records()
                 }
-                for image, written in read_earlier(self._path, self._form):
-                    if self._digest(image) not in in_journal:
-                        file.write(self._form.join(written, first=not count).encode())
+                # Those that failed, too, unless they were tried again: nothing else says that they lack captions.
+                for one in read_earlier(self._path, self._form):
+                    if self._digest(one.image) not in in_journal:
+                        file.write(self._form.join(one.written, first=not count).encode())
                         count += 1
             for record in self.journal.records():
                 if written := self._form.write(record):

@@ -13,13 +13,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from showtell.errors import UsageError
 from showtell.outputs.names import one_line, readable
 from showtell.outputs.record import Record
 
-Earlier = tuple[str, str]  # how the image is called there, and its record as it was written
+
+class Earlier(NamedTuple):
+    """One record of a file that is there."""
+
+    image: str  # how it is called there
+    written: str  # the record as it stands there
+    failed: bool = False  # whether it says only why there are no captions
 
 
 class Format(ABC):
@@ -49,7 +55,7 @@ class Format(ABC):
 
     @abstractmethod
     def read(self, file: TextIO) -> Iterator[Earlier]:
-        """Yields the records of a file in this format, but not those of images without captions.
+        """Yields the records of a file in this format.
 
         Raises:
             ValueError, KeyError, TypeError, csv.Error: it is none.
@@ -75,7 +81,7 @@ class TextFormat(Format):
     def read(self, file: TextIO) -> Iterator[Earlier]:
         """Yields the lines of one image after another."""
         for image, lines in itertools.groupby(file, key=lambda line: line[: line.index("\t")]):
-            yield image, "".join(_ended(line) for line in lines)
+            yield Earlier(image, "".join(_ended(line) for line in lines))
 
 
 class JsonLinesFormat(Format):
@@ -89,8 +95,7 @@ class JsonLinesFormat(Format):
         """Yields the lines."""
         for line in file:
             values = json.loads(line)
-            if "error" not in values:
-                yield _named(values), _ended(line)
+            yield Earlier(_named(values), _ended(line), "error" in values)
 
 
 class JsonFormat(Format):
@@ -121,8 +126,7 @@ class JsonFormat(Format):
             if line == "]":
                 return
             values = json.loads(line)
-            if "error" not in values:
-                yield _named(values), line
+            yield Earlier(_named(values), line, "error" in values)
 
 
 class CsvFormat(Format):
@@ -152,10 +156,10 @@ class CsvFormat(Format):
         if header != self.COLUMNS:
             raise ValueError(f"its columns are {', '.join(header)}; now they are {', '.join(self.COLUMNS)}")
         for image, group in itertools.groupby(rows, key=lambda row: row[0]):
+            own = list(group)
             # Without a rank it failed, unless there is no error either: then no caption was sure enough.
-            written = "".join(self._row(row) for row in group if row[1] or not row[-1])
-            if written:
-                yield image, written
+            failed = all(not row[1] and row[-1] for row in own)
+            yield Earlier(image, "".join(map(self._row, own)), failed)
 
     @staticmethod
     def _row(values: tuple[Any, ...] | list[str]) -> str:

@@ -20,13 +20,17 @@ def readable(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
-def one_line(name: str) -> str:
-    r"""Returns the name for a line of text: control characters, line separators and what turns the direction of
-    writing as `\n`, `\x1b` or `\u202e`, bytes that are not UTF-8 as `\xff`, and a backslash as two.
+def one_line(text: str, *, restorable: bool = True) -> str:
+    r"""Returns a name, or a sentence with names in it, for a line of text: control characters, line separators and what
+    turns the direction of writing as `\n`, `\x1b` or `\u202e`, bytes that are not UTF-8 as `\xff`.
 
-    On Windows, where it stands between folders and no name has control characters, the backslash stays single.
+    Args:
+        text: the name or the sentence.
+        restorable: whether a backslash becomes two, so that every name can be told from every other. On Windows, where
+            it stands between folders and no name has control characters, it stays single in any case.
     """
-    return "".join(_escape(character) for character in name)
+    escaped = (one if one == "\\" and not restorable else _escape(one) for one in text)
+    return "".join(escaped)
 
 
 def restore(line: str) -> str:

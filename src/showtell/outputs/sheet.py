@@ -88,15 +88,15 @@ class SheetFormat(Format):
         return f"</main>\n<script>\n{_part('sheet.js')}</script>\n</body>\n</html>\n"
 
     def read(self, file: TextIO) -> Iterator[Earlier]:
-        """Yields the pictures that have captions."""
+        """Yields the pictures."""
         if not file.readline().startswith("<!DOCTYPE html>"):
             raise ValueError("it is no HTML page")
         found = False
         for line in file:
             found = found or line == "<main>\n"
             match = _FIGURE.match(line)
-            if match and not match[2]:
-                yield html.unescape(match[1]), line
+            if match:
+                yield Earlier(html.unescape(match[1]), line, bool(match[2]))
         if not found:
             raise ValueError("it is another HTML page")
 
