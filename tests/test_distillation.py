@@ -33,7 +33,6 @@ SMALL = DistillationSettings(
     image_size=96,
     batch_size=4,
     mix=0.5,
-    echoes=2,
 )
 Capture = pytest.CaptureFixture[str]
 
@@ -92,13 +91,13 @@ def test_errors_are_in_variances_of_the_teacher() -> None:
     )
     student.measure_teacher(features)
     nothing = torch.zeros(64, 10, 2, 2)
-    cells, pooled = student.errors(nothing, features, (2, 2))
+    cells, pooled = student.errors(nothing, *student.targets(features, (2, 2), (2, 2)))
     assert float(cells) == pytest.approx(1, abs=0.01)
     assert float(pooled) == pytest.approx(1, abs=0.03)
     perfect, _ = student.targets(features, (2, 2), (2, 2))
-    assert [float(error) for error in student.errors(perfect, features, (2, 2))] == pytest.approx(
-        [0, 0], abs=1e-5
-    )
+    assert [
+        float(error) for error in student.errors(perfect, *student.targets(features, (2, 2), (2, 2)))
+    ] == pytest.approx([0, 0], abs=1e-5)
 
 
 def test_the_teachers_grid_is_brought_to_the_students() -> None:

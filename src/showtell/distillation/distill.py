@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,14 +217,15 @@ class _Run:
             workers=self.workers,
         )
         # The teacher looks at the next batches on a thread of its own while the student learns from those before.
-        taught = read_ahead(batches, self._teach_batch, workers=1, ahead=2)
+        teach = partial(self._teach_batch, size=size, grid=self.student.grid(size))
+        taught = read_ahead(batches, teach, workers=1, ahead=2)
         with closing(batches), closing(taught):
-            for pixels, features in map(require_read, taught):
-                position.loss_sum += self._train_step(pixels, features, size, total)
+            for images, *targets in map(require_read, taught):
+                position.loss_sum += self._train_step(images, *targets, total=total)
                 position.batch += 1
                 position.step += 1
                 position.seconds = before + time.monotonic() - started
-                self.watcher.advance(len(pixels), loss=position.loss_sum / position.batch)
+                self.watcher.advance(len(images), loss=position.loss_sum / position.batch)
                 if interrupted.is_set():
                     self._save()
                     raise TrainingInterrupted(
@@ -245,16 +247,15 @@ class _Run:
         self._save()
         write_json(self.folder / "log.json", position.history)
 
-    def _train_step(self, pixels: Pixels, features: Tensor, size: int, total: int) -> float:
+    def _train_step(self, images: Tensor, cells: Tensor, pooled: Tensor, *, total: int) -> float:
         settings = self.settings
         factor = learning_rate_factor(self.position.step, total, self.schedule)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * factor
-        images = self.student.prepare(torch.from_numpy(pixels), size)
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bf16"):
             seen = self.student(images)
-        cells, pooled = self.student.errors(seen.float(), features, self.teacher.grid)
-        loss = cells + settings.pooled * pooled
+        of_cells, of_mean = self.student.errors(seen.float(), cells, pooled)
+        loss = of_cells + settings.pooled * of_mean
         if not math.isfinite(loss.item()):
             raise TrainingError(
                 f"The loss is {loss.item()} at step {self.position.step}. Lower learning_rate; the last checkpoint "
@@ -273,8 +274,13 @@ class _Run:
         pixels = _read_all([self.pictures[int(index)] for index in chosen], self.teacher.preprocessing)
         self.student.measure_teacher(self._teach(pixels))
 
-    def _teach_batch(self, batch: tuple[Pixels, npt.NDArray[np.int64]]) -> tuple[Pixels, Tensor]:
-        return batch[0], self._teach(batch[0])
+    def _teach_batch(
+        self, batch: tuple[Pixels, npt.NDArray[np.int64]], *, size: int, grid: tuple[int, int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns what the student is given, and what it is to see in it: all that does not wait for its weights."""
+        pixels, _ = batch
+        images = self.student.prepare(torch.from_numpy(pixels), size)
+        return images, *self.student.targets(self._teach(pixels), self.teacher.grid, grid)
 
     def _teach(self, pixels: Pixels) -> Tensor:
         features = np.asarray(self.teacher.encode(pixels), dtype=np.float32)
@@ -294,9 +300,8 @@ class _Run:
             pixels = torch.from_numpy(self.held_out[start : start + 50])
             features = self.held_out_features[start : start + 50]
             seen = self.student(self.student.prepare(pixels, size))
-            grid = (seen.shape[2], seen.shape[3])
-            errors = self.student.errors(seen, features, self.teacher.grid)
-            cells, pooled = self.student.targets(features, self.teacher.grid, grid)
+            cells, pooled = self.student.targets(features, self.teacher.grid, (seen.shape[2], seen.shape[3]))
+            errors = self.student.errors(seen, cells, pooled)
             # Variance around the mean that was measured on other pictures: what a constant would leave.
             values = (*errors, cells.square().mean(), pooled.square().mean())
             sums += torch.stack([value.double() for value in values]) * len(features)

@@ -94,22 +94,36 @@ class Student(nn.Module):
         seen: Tensor = self.projection(self._see(images))
         return seen
 
-    def errors(self, seen: Tensor, features: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    def errors(self, seen: Tensor, cells: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the mean squared errors of the cells and of their mean, in variances of the teacher's.
 
         Args:
             seen: from `forward`.
-            features: of the teacher, (batch, cells, channels).
-            grid: rows and columns of its cells.
+            cells: what was to be seen, from `targets`.
+            pooled: the same of their mean.
         """
-        cells, pooled = self.targets(features, grid, (seen.shape[2], seen.shape[3]))
         scaled = seen.mean((2, 3)) * (self.deviation / self.pooled_deviation)
         return functional.mse_loss(seen, cells), functional.mse_loss(scaled, pooled)
+
+    def grid(self, size: int) -> tuple[int, int]:
+        """Returns the rows and columns of what is seen in pictures of a size."""
+        was_training = self.training
+        self.eval()
+        with torch.no_grad():
+            seen = self._see(torch.zeros(1, 3, size, size))
+        self.train(was_training)
+        return seen.shape[2], seen.shape[3]
 
     def targets(
         self, features: Tensor, grid: tuple[int, int], size: tuple[int, int]
     ) -> tuple[Tensor, Tensor]:
-        """Returns what is to be seen: (batch, channels, *size) and the mean over all cells, (batch, channels)."""
+        """Returns what is to be seen: (batch, channels, *size) and the mean over all cells, (batch, channels).
+
+        Args:
+            features: of the teacher, (batch, cells, channels).
+            grid: rows and columns of its cells.
+            size: rows and columns of the student's.
+        """
         cells = ((features - self.mean) / self.deviation).transpose(1, 2).reshape(len(features), -1, *grid)
         return _resize(cells, size), (features.mean(1) - self.mean) / self.pooled_deviation
 
