@@ -17,7 +17,7 @@ from showtell.captioning import Backend
 from showtell.consensus import Agreements, Captions, Opinion
 from showtell.decoding import EnsembleStepper, IntArray, Voice
 from showtell.errors import UsageError, VocabularyError
-from showtell.images import ImageSource, Preprocessing
+from showtell.images import DEFAULT_MAX_PIXELS, ImageSource, Preprocessing
 from showtell.text import Vocabulary
 from showtell.text.vocabulary import FIRST_WORD
 
@@ -106,11 +106,11 @@ class EnsembleBackend:
                 f"The ensemble does not tell where it looked: its members look at different cells ({grids}).",
             )
 
-    def read(self, source: ImageSource) -> tuple[Any, ...]:
+    def read(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[Any, ...]:
         """Returns one picture at every size that a member wants."""
         if len(self.readers) > 1 and not isinstance(source, str | Path | bytes | Image.Image):
             source = source.read()  # a stream can be read only once
-        return tuple(reader.read(source) for reader in self.readers)
+        return tuple(reader.read(source, max_pixels=max_pixels) for reader in self.readers)
 
     def encode(self, pixels: tuple[Any, ...]) -> tuple[Any, ...]:
         """Returns the features of every distinct encoder."""

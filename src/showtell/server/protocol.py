@@ -1,0 +1,123 @@
+"""HTTP itself: uvicorn's protocol on httptools, with limits that it does not have.
+
+uvicorn waits for ever for headers, takes any number of them, and answers what is no HTTP in plain text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from showtell.server.problems import BAD_REQUEST, LONG_HEADERS, MEDIA_TYPE, TOO_SLOW, Problem
+from showtell.server.settings import Limits
+
+_LAST_SECONDS = 1.0  # for headers, when the service ends
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. `limited` gives the class its limits."""
+
+    limits = Limits()
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._headers_timer: asyncio.TimerHandle | None = None
+        self._header_bytes: int | None = 0  # since the request began; None: its headers have come
+        self._ending = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begins to wait for headers."""
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.connections:
+            transport.abort()
+            return
+        self._wait_for_headers(self.limits.header_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Ends the connection."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Reads what came."""
+        if self._header_bytes is not None:
+            self._header_bytes += len(data)
+        super().data_received(data)
+        # Looked at afterwards: what came may hold the end of the headers and much of the body.
+        if self._header_bytes is not None and self._header_bytes > self.limits.header_bytes:
+            self._refuse(
+                Problem(
+                    LONG_HEADERS, f"Headers may have {self.limits.header_bytes:,} bytes together. Send fewer."
+                )
+            )
+
+    def on_message_begin(self) -> None:
+        """A request begins, perhaps behind another one on the same connection."""
+        super().on_message_begin()
+        self._header_bytes = 0
+        if self._headers_timer is None:
+            self._wait_for_headers(self.limits.header_seconds)
+
+    def on_headers_complete(self) -> None:
+        """The headers have come."""
+        self._stop_waiting()
+        self._header_bytes = None
+        super().on_headers_complete()
+        if self._ending and self.cycle is not None:
+            self.cycle.keep_alive = False
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers what is no HTTP."""
+        del msg
+        self._refuse(
+            Problem(BAD_REQUEST, "This is no HTTP request that can be understood. Check how it is written.")
+        )
+
+    def shutdown(self) -> None:
+        """Ends the connection when its request is answered; one whose headers are on their way has a moment more."""
+        self._ending = True
+        if self._headers_timer is not None and not self.transport.is_closing():
+            self._stop_waiting()
+            self._wait_for_headers(_LAST_SECONDS)
+        else:
+            super().shutdown()
+
+    def _wait_for_headers(self, seconds: float) -> None:
+        self._headers_timer = self.loop.call_later(seconds, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._headers_timer is not None:
+            self._headers_timer.cancel()
+            self._headers_timer = None
+
+    def _give_up(self) -> None:
+        self._headers_timer = None
+        if self._header_bytes:
+            self._refuse(
+                Problem(TOO_SLOW, "The headers did not come in time. Send the request again, faster.")
+            )
+        else:
+            self.transport.close()  # nothing was asked
+
+    def _refuse(self, problem: Problem) -> None:
+        self._stop_waiting()
+        if self.transport.is_closing():
+            return
+        if (
+            self.cycle is None or self.cycle.response_complete
+        ):  # otherwise it would land inside of another answer
+            body = json.dumps(problem.to_dict("")).encode("ascii")
+            lines = (
+                f"content-type: {MEDIA_TYPE}\r\ncontent-length: {len(body)}\r\n"
+                "x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(STATUS_LINE[problem.kind.status] + lines.encode("ascii") + body)
+        self.transport.close()
+
+
+def limited(limits: Limits) -> type[LimitedProtocol]:
+    """Returns the protocol with these limits."""
+    return type("Protocol", (LimitedProtocol,), {"limits": limits})
