@@ -154,6 +154,7 @@ class Batcher:
         for job in jobs:
             job.pixels = None
             job.seconds |= {"wait": begin - job.since, "encode": encoded - begin}
+            self._metrics.stage("wait", job.seconds["wait"])
         groups: dict[DecodingSettings, list[int]] = {}
         # Those whose words somebody watches come first: of them the first word is waited for.
         for place in sorted(range(len(jobs)), key=lambda place: jobs[place].on_word is None):

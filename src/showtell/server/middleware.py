@@ -6,6 +6,7 @@ import asyncio
 import logging
 import re
 import secrets
+import time
 from collections.abc import Iterable, Mapping
 from urllib.parse import urlsplit
 
@@ -73,7 +74,7 @@ class _Exchange:
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
         number = given if _ID.fullmatch(given) else secrets.token_hex(16)
-        self._asked = Asked(number, asyncio.get_running_loop().time())
+        self._asked = Asked(number, time.monotonic())
         self._unread = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
         self._received = 0  # bytes of the body
         self._status = 0
@@ -138,7 +139,7 @@ class _Exchange:
 
     def _account(self) -> None:
         asked, scope, metrics = self._asked, self._scope, self._service.metrics
-        took = asyncio.get_running_loop().time() - asked.begin
+        took = time.monotonic() - asked.begin
         metrics.requests.labels(self._path, _known(scope["method"]), str(self._status or 499)).inc()
         metrics.stage("request", took)
         refused = scope.get("showtell.problem", "")
@@ -151,7 +152,7 @@ class _Exchange:
             "status": self._status or 499,
             "milliseconds": round(1000 * took, 1),
             "bytes": self._received,
-            "images": asked.images,
+            "images": asked.images or None,
             "key": asked.client.name if asked.client else None,
             "problem": refused or None,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Annotated, Any
 
@@ -121,12 +122,11 @@ async def caption(request: Request) -> Response:
     """
     service, asked = _find(request)
     service.engine.check_room()  # before the body is read: a busy service says so at once
-    loop = asyncio.get_running_loop()
-    begin = loop.time()
+    begin = time.monotonic()
     with contextlib.ExitStack() as held:
         share = held.enter_context(service.bodies.share())
         items, options = await read_items(request, service.settings.limits, share)
-        asked.images, asked.body_seconds = len(items), loop.time() - begin
+        asked.images, asked.body_seconds = len(items), time.monotonic() - begin
         service.metrics.stage("body", asked.body_seconds)
         settings = await _read_settings(options, service)
         service.charge(asked, len(items))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import time
 from collections.abc import AsyncGenerator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -31,7 +32,7 @@ class Asked:
     """One request: what is logged of it, and when it must be over."""
 
     id: str
-    begin: float  # of the loop's clock
+    begin: float  # time.monotonic() of its first byte
     client: Client | None = None
     images: int = 0
     body_seconds: float = 0.0
@@ -140,18 +141,18 @@ class Service:
         return write_image(item, found, self.captioner, options)
 
     def _deadline(self, asked: Asked) -> _Deadline:
-        return _Deadline(asked.begin + self.settings.limits.seconds, self.settings.limits.seconds)
+        return _Deadline(self.settings.limits.seconds, asked.begin)
 
     def _timings(self, asked: Asked) -> dict[str, Any]:
-        took = asyncio.get_running_loop().time() - asked.begin
+        took = time.monotonic() - asked.begin
         return {"timings": {"body": milliseconds(asked.body_seconds), "total": milliseconds(took)}}
 
 
 class _Deadline:
-    """Like `asyncio.timeout_at`, with a problem for an error."""
+    """Like `asyncio.timeout`, for the rest of the seconds, with a problem for an error."""
 
-    def __init__(self, end: float, seconds: float) -> None:
-        self._timeout = asyncio.timeout_at(end)
+    def __init__(self, seconds: float, begin: float) -> None:
+        self._timeout = asyncio.timeout(begin + seconds - time.monotonic())
         self._seconds = seconds
 
     async def __aenter__(self) -> None:
