@@ -92,7 +92,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header has come."""
-        self._counted += len(name) + len(value)
+        self._counted += len(name) + len(value) + 4  # a colon, a space and the end of the line
         if self._counted > self.limits.header_bytes:
             raise ValueError  # which the parser passes on as an error of its own
         super().on_header(name, value)
@@ -138,7 +138,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._headers_timer = None
-        if self._header_bytes:
+        if self._counted or self._header_bytes:
             self._refuse(
                 Problem(TOO_SLOW, "The headers did not come in time. Send the request again, faster.")
             )
