@@ -190,6 +190,7 @@ def test_large_pictures_in_small_files_are_refused(service: Served) -> None:
         ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 400),
         ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nX: " + "y" * 40_000 + "\r\n\r\n", 431),
         ("GET /healthz HTTP/1.1\r\nHost: localhost\r\n" + "X: y\r\n" * 8000, 431),
+        ("GET /wowme?image=" + "y" * 70_000 + " HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
         (f"{HEAD}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
     ],
 )

@@ -90,12 +90,20 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._headers_timer is None:
             self._wait_for_headers(self.limits.header_seconds)
 
+    def on_url(self, url: bytes) -> None:
+        """A part of the address has come."""
+        self._count(len(url))
+        super().on_url(url)
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """One header has come."""
-        self._counted += len(name) + len(value) + 4  # a colon, a space and the end of the line
+        self._count(len(name) + len(value) + 4)  # a colon, a space and the end of the line
+        super().on_header(name, value)
+
+    def _count(self, size: int) -> None:
+        self._counted += size
         if self._counted > self.limits.header_bytes:
             raise ValueError  # which the parser passes on as an error of its own
-        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """The headers have come."""
@@ -113,7 +121,9 @@ class LimitedProtocol(HttpToolsProtocol):
         del msg
         limit = self.limits.header_bytes
         if max(self._counted, self._header_bytes or 0) > limit:
-            self._refuse(Problem(LONG_HEADERS, f"Headers may have {limit:,} bytes together. Send fewer."))
+            self._refuse(
+                Problem(LONG_HEADERS, f"Address and headers may have {limit:,} bytes together. Shorten them.")
+            )
         else:
             self._refuse(
                 Problem(BAD_REQUEST, "This is no HTTP request that can be understood. Is it HTTP at all?")

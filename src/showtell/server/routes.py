@@ -46,6 +46,7 @@ _PROBLEMS = {
     421: "The service does not go by this name",
     422: "Values that cannot be used, or an image that cannot be read or fetched",
     429: "The key's rate is used up",
+    431: "Address and headers are too long",
     503: "Busy, late, starting or ending; `Retry-After` says when to try again",
 }
 
@@ -57,23 +58,22 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-_ALWAYS = (401, 403, 421)
+_ALWAYS = (400, 401, 403, 421, 431)
+_OPTIONS = CaptionOptions.model_json_schema()
 _FORM = {
-    "allOf": [
-        {"$ref": f"{_REFERENCE}CaptionOptions"},
-        {
-            "type": "object",
-            "required": [FILE_FIELD],
-            "properties": {
-                FILE_FIELD: {
-                    "type": "array",
-                    "minItems": 1,
-                    "items": {"type": "string", "format": "binary"},
-                    "description": "The image, or several: the field may come many times.",
-                }
-            },
+    **_OPTIONS,
+    "title": "CaptionForm",
+    "description": "Files, with the options for all of them as fields.",
+    "required": [FILE_FIELD],
+    "properties": {
+        FILE_FIELD: {
+            "type": "array",
+            "minItems": 1,
+            "items": {"type": "string", "format": "binary"},
+            "description": "The image, or several: the field may come many times.",
         },
-    ]
+        **_OPTIONS["properties"],
+    },
 }
 _BODY = {
     "required": True,
@@ -112,7 +112,7 @@ _BODY = {
                 streams.MEDIA_TYPE: {"schema": {"type": "string"}, "example": STREAM_EXAMPLE},
             },
         },
-        **_problems(400, *_ALWAYS, 408, 413, 415, 422, 429, 503),
+        **_problems(*_ALWAYS, 408, 413, 415, 422, 429, 503),
     },
 )
 async def caption(request: Request) -> Response:
@@ -244,7 +244,7 @@ async def models(request: Request) -> Response:
     summary="Whether the process lives",
     tags=["service"],
     response_model=StateAnswer,
-    responses=_problems(421),
+    responses=_problems(400, 431),
 )
 async def healthz() -> Response:
     """Answers as long as the process does anything at all."""
@@ -256,7 +256,7 @@ async def healthz() -> Response:
     summary="Whether it can caption",
     tags=["service"],
     response_model=StateAnswer,
-    responses=_problems(421, 503),
+    responses=_problems(400, 431, 503),
 )
 async def readyz(request: Request) -> Response:
     """Answers 503 while the service starts or ends: a load balancer then asks another one."""
