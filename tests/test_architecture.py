@@ -153,6 +153,13 @@ EXTRAS = {
     "optuna",
     "lxml",
     "pillow_heif",
+    "fastapi",
+    "starlette",
+    "pydantic",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "prometheus_client",
 }
 
 

@@ -240,11 +240,12 @@ class Captioner:
                     if isinstance(item, ImageError):
                         yield CaptionedPicture((), self.backend.grid, item)
                     else:
-                        rated = map(self._rate, next(captions))
+                        rated = map(self.rate, next(captions))
                         sure = (one for one in rated if (one.confidence or 0.0) >= min_confidence)
                         yield CaptionedPicture(tuple(sure), self.backend.grid)
 
-    def _rate(self, caption: Caption) -> Caption:
+    def rate(self, caption: Caption) -> Caption:
+        """Returns a caption with how sure it is, and each of its words; as it is where nobody has measured that."""
         if self.confidence is None:
             return caption
         rating = self.confidence.rate(Said(caption.words, caption.word_log_probs))

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from showtell.consensus import Agreements, Opinion
-from showtell.decoding import Constraints, DecodingSettings, Hypothesis, Stepper, decode
+from showtell.decoding import Constraints, DecodingSettings, Hypothesis, Stepper, Watch, decode
 from showtell.errors import ConfigError
-from showtell.images import ImageSource, Preprocessing
+from showtell.images import DEFAULT_MAX_PIXELS, ImageSource, Preprocessing
 from showtell.text import SPECIAL, Vocabulary
 
 Features = npt.NDArray[Any]  # (images, cells, channels) or (images, channels), float16 or float32
@@ -36,8 +36,12 @@ class Backend(Protocol):
         """What people said of similar training pictures, where the captioner knows it."""
         ...
 
-    def read(self, source: ImageSource) -> Any:
+    def read(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Any:
         """Returns one picture at the encoder's size; called on several threads.
+
+        Args:
+            source: the picture.
+            max_pixels: the largest width x height, compared with the file's header before anything is decoded.
 
         Raises:
             ImageError: it cannot be read.
@@ -56,6 +60,13 @@ class Backend(Protocol):
 def count_images(features: Any) -> int:
     """Returns how many images a batch of what `Backend.encode` gave has."""
     return len(features[0] if isinstance(features, tuple) else features)
+
+
+def pick_images(features: Any, places: Sequence[int]) -> Any:
+    """Returns the features of some images of a batch, in the given order."""
+    if isinstance(features, tuple):
+        return tuple(one[list(places)] for one in features)
+    return features[list(places)]
 
 
 def stack_pictures(pictures: Sequence[Any]) -> Any:
@@ -87,7 +98,12 @@ class Caption:
 
 
 def caption_features(
-    backend: Backend, features: Any, settings: DecodingSettings, *, positions: Sequence[int]
+    backend: Backend,
+    features: Any,
+    settings: DecodingSettings,
+    *,
+    positions: Sequence[int],
+    watch: Watch | None = None,
 ) -> list[list[Caption]]:
     """Captions a batch of images from their features.
 
@@ -97,6 +113,7 @@ def caption_features(
         settings: of the search.
         positions: of the images in the whole job: a sampled caption depends on the seed and on its image's
             position, not on how the job is cut into batches.
+        watch: of `showtell.decoding.decode`.
 
     Returns:
         For each image its captions, best first.
@@ -106,13 +123,13 @@ def caption_features(
             included that it does not know, or that do not fit into `max_steps`.
     """
     if not settings.consensus or settings.candidates == 1:
-        return _search(backend, features, settings, positions)
+        return _search(backend, features, settings, positions, watch)
     if backend.consensus is None:
         raise ConfigError(
             f"decoding.consensus = {settings.consensus:g}: this captioner does not know the captions of its training "
             "pictures. Add them to its bundle (showtell remember MODEL --data DATA --output FOLDER), or set it to 0."
         )
-    captions = _search(backend, features, replace(settings, count=settings.candidates), positions)
+    captions = _search(backend, features, replace(settings, count=settings.candidates), positions, watch)
     words = [[caption.words for caption in image] for image in captions]
     agreements = backend.consensus.agree(features, words, settings.neighbours)
     return [
@@ -122,10 +139,16 @@ def caption_features(
 
 
 def _search(
-    backend: Backend, features: Any, settings: DecodingSettings, positions: Sequence[int]
+    backend: Backend,
+    features: Any,
+    settings: DecodingSettings,
+    positions: Sequence[int],
+    watch: Watch | None = None,
 ) -> list[list[Caption]]:
     constraints = Constraints.read(settings, backend.vocabulary)
-    found = decode(backend.bind(features), settings, SPECIAL, image_seeds=positions, constraints=constraints)
+    found = decode(
+        backend.bind(features), settings, SPECIAL, image_seeds=positions, constraints=constraints, watch=watch
+    )
     return [[_write(hypothesis, backend.vocabulary) for hypothesis in image] for image in found]
 
 

@@ -15,7 +15,7 @@ from showtell.captioning import Backend
 from showtell.consensus import Agreements, Captions, Opinion
 from showtell.decoding import EnsembleStepper, IntArray, Voice
 from showtell.errors import UsageError, VocabularyError
-from showtell.images import ImageSource, Preprocessing, keep_source
+from showtell.images import DEFAULT_MAX_PIXELS, ImageSource, Preprocessing, keep_source
 from showtell.text import Vocabulary
 from showtell.text.vocabulary import FIRST_WORD
 
@@ -104,11 +104,11 @@ class EnsembleBackend:
                 f"The ensemble does not tell where it looked: its members look at different cells ({grids}).",
             )
 
-    def read(self, source: ImageSource) -> tuple[Any, ...]:
+    def read(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> tuple[Any, ...]:
         """Returns one picture at every size that a member wants."""
         if len(self.readers) > 1:
             source = keep_source(source)
-        return tuple(reader.read(source) for reader in self.readers)
+        return tuple(reader.read(source, max_pixels=max_pixels) for reader in self.readers)
 
     def encode(self, pixels: tuple[Any, ...]) -> tuple[Any, ...]:
         """Returns the features of every distinct encoder."""

@@ -28,6 +28,7 @@ from showtell.cli import (
     recipes,
     remember,
     score,
+    serve,
     train,
     tune,
     tutorial,
@@ -83,6 +84,7 @@ def build_parser() -> tuple[Parser, Commands]:
     working = (
         caption,
         alt,
+        serve,
         data_check,
         features,
         train,

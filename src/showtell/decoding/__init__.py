@@ -6,6 +6,7 @@ from showtell.decoding.ensemble import EnsembleStepper, Voice
 from showtell.decoding.forced import Judgement, judge_captions
 from showtell.decoding.hypothesis import Hypothesis
 from showtell.decoding.phrases import Constraints
+from showtell.decoding.rollout import Watch
 from showtell.decoding.rows import BlockStepper
 from showtell.decoding.search import decode
 from showtell.decoding.settings import METHODS, DecodingSettings
@@ -26,6 +27,7 @@ __all__ = [
     "StepResult",
     "Stepper",
     "Voice",
+    "Watch",
     "decode",
     "judge_captions",
 ]

@@ -16,6 +16,8 @@ from showtell.text.vocabulary import SpecialTokens
 
 # (logits (rows, vocab), slots (rows,), depth) -> tokens (rows,); a slot is a row's number at the first step.
 Choose = Callable[[FloatArray, IntArray, int], IntArray]
+# (slots (rows,), tokens (rows,)) of one step, as they were decided; end tokens are among them.
+Watch = Callable[[IntArray, IntArray], None]
 
 _FIRST_NUCLEUS = 256  # tokens looked at before more are: the nucleus of a caption model is far smaller
 
@@ -25,6 +27,7 @@ def decode_greedily(
     settings: DecodingSettings,
     special: SpecialTokens,
     exclude: Collection[TokenPhrase] = (),
+    watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """Returns one caption per image: at every step the likeliest token, of equals the lowest id.
 
@@ -33,13 +36,14 @@ def decode_greedily(
         settings: max_steps, length_penalty and what may not be repeated are used.
         special: the ids that never come out.
         exclude: words and phrases that never come out.
+        watch: told the tokens of every step as soon as they are decided; slot i is image i.
     """
 
     def choose(logits: FloatArray, _slots: IntArray, _depth: int) -> IntArray:
         return np.asarray(logits.argmax(axis=1))
 
     owners = np.arange(stepper.images, dtype=np.int64)
-    return [[caption] for caption in _roll_out(stepper, owners, choose, settings, special, exclude)]
+    return [[caption] for caption in _roll_out(stepper, owners, choose, settings, special, exclude, watch)]
 
 
 def sample_captions(
@@ -48,6 +52,7 @@ def sample_captions(
     special: SpecialTokens,
     image_seeds: Sequence[int],
     exclude: Collection[TokenPhrase] = (),
+    watch: Watch | None = None,
 ) -> list[list[Hypothesis]]:
     """Returns `settings.count` sampled captions per image, those with the best score first.
 
@@ -62,6 +67,7 @@ def sample_captions(
         image_seeds: one per image. The random numbers of a caption depend on the seed, its image's seed and
             the number of the sample, and on nothing else.
         exclude: words and phrases that never come out.
+        watch: told the tokens of every step as soon as they are decided; slot `i * count + n` is sample n of image i.
     """
     owners = np.repeat(np.arange(stepper.images, dtype=np.int64), settings.count)
     streams = [(image_seed, sample) for image_seed in image_seeds for sample in range(settings.count)]
@@ -77,7 +83,7 @@ def sample_captions(
     def choose(logits: FloatArray, slots: IntArray, depth: int) -> IntArray:
         return draw_tokens(logits, draws[slots, depth - 1], settings)
 
-    captions = _roll_out(stepper, owners, choose, settings, special, exclude)
+    captions = _roll_out(stepper, owners, choose, settings, special, exclude, watch)
     grouped = [captions[first : first + settings.count] for first in range(0, len(captions), settings.count)]
     return [sorted(group, key=lambda caption: -caption.score) for group in grouped]
 
@@ -144,6 +150,7 @@ def _roll_out(
     settings: DecodingSettings,
     special: SpecialTokens,
     exclude: Collection[TokenPhrase],
+    watch: Watch | None,
 ) -> list[Hypothesis]:
     emission = Emission(stepper.vocab_size, special)
     trellis = Trellis(special.end)
@@ -158,6 +165,8 @@ def _roll_out(
         result = stepper.step(tokens, state)
         logits = emission.admit(result, owners[slots], depth=depth)
         chosen = choose(bans.forbid(logits), slots, depth)
+        if watch is not None:
+            watch(slots, chosen)
         log_probs = gather_log_probs(logits, chosen[:, None])[:, 0]
         closed = (chosen == special.end) | (depth == settings.max_steps)
         rows = np.argsort(closed, kind="stable")  # those that go on first, as the trellis wants them

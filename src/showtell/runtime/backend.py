@@ -14,7 +14,7 @@ from showtell.decoding import BlockStepper, FloatArray, IntArray
 from showtell.decoding.rows import Parts
 from showtell.errors import ConfigError, ImageError
 from showtell.files import digest_file
-from showtell.images import ImageSource
+from showtell.images import DEFAULT_MAX_PIXELS, ImageSource
 from showtell.portable import ENCODER, START, STEP, PortableModel
 from showtell.runtime.engine import Engine, EngineOptions, Network, open_engine
 
@@ -90,9 +90,9 @@ class PortableBackend:
         graph = digest_file(self.model.folder / ENCODER)
         return f"{self.engine} {graph} {self.precision} {self.preprocessing.fingerprint()}"
 
-    def read(self, source: ImageSource) -> npt.NDArray[np.uint8]:
+    def read(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.uint8]:
         """Returns one picture at the encoder's size, (height, width, 3)."""
-        return self.preprocessing.read(source)
+        return self.preprocessing.read(source, max_pixels=max_pixels)
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> Features:
         """Returns the features of pictures, uint8 (images, height, width, 3).

@@ -22,7 +22,7 @@ from showtell.consensus import Consensus, open_consensus
 from showtell.decoders import Decoder, TorchStepper, create_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import BundleError, ConfigError
-from showtell.images import ImageSource, Preprocessing
+from showtell.images import DEFAULT_MAX_PIXELS, ImageSource, Preprocessing
 from showtell.packing import expand
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
@@ -89,9 +89,9 @@ class TorchBackend:
             return ""
         return f"torch {self.encoder.fingerprint} {self.encoder.precision}"
 
-    def read(self, source: ImageSource) -> npt.NDArray[np.uint8]:
+    def read(self, source: ImageSource, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> npt.NDArray[np.uint8]:
         """Returns one picture at the encoder's size, (height, width, 3)."""
-        return self.preprocessing.read(source)
+        return self.preprocessing.read(source, max_pixels=max_pixels)
 
     def encode(self, pixels: npt.NDArray[np.uint8]) -> Features:
         """Returns the features of resized pictures (images, height, width, 3)."""
