@@ -74,6 +74,7 @@ def ask(api: Any, mode: schemathesis.GenerationMode, examples: int) -> None:
 MODES = [schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE]
 
 
+@pytest.mark.slow  # what it finds depends on chance
 @pytest.mark.parametrize("mode", MODES)
 def test_the_service_does_as_it_says(api: Any, mode: schemathesis.GenerationMode) -> None:
     ask(api, mode, 25)
