@@ -104,7 +104,7 @@ def test_the_readmes_make_targets_exist() -> None:
         for line in block.splitlines()
         if line.startswith("make ")
     }
-    assert {"demo", "test", "tutorial"} <= targets
+    assert {"demo", "test"} <= targets
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
