@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from showtell.captioner import Captioner
 from showtell.cli.main import main
 from showtell.config import EncoderConfig
 from showtell.distillation import DistillationResult, DistillationSettings, distill
@@ -25,6 +26,7 @@ from showtell.images import Preprocessing
 from showtell.training.watcher import SilentWatcher
 from tiny_runs import POOLING, Stopper, scratch_folder, shared_dataset, tiny_recipe, trained_run
 
+MODELS = Path(__file__).parents[1] / "models"
 SMALL = DistillationSettings(
     student="test_resnet",
     epochs=3,
@@ -252,3 +254,20 @@ def test_the_command(tmp_path: Path, capsys: Capture) -> None:
     capsys.readouterr()
     assert main([*words, "--set", "sise=3"]) == 2
     assert "distillation has no key 'sise'" in capsys.readouterr().err
+
+
+def test_the_encoder_of_a_bundle_becomes_a_weights_file(model: str, tmp_path: Path, capsys: Capture) -> None:
+    weights = tmp_path / "encoder.safetensors"
+    assert main(["pack", model, "--output", str(tmp_path / "packed"), "--encoder", str(weights)]) == 0
+    assert "encoder.name = 'test_resnet'" in capsys.readouterr().err
+    encoder = build_encoder(
+        EncoderConfig(name="test_resnet", weights=str(weights), output="grid", precision="float32")
+    )
+    backend = Captioner.load(model).backend
+    pixels = np.stack([encoder.preprocessing.read(path) for path in pictures("dev")])
+    theirs = np.asarray(backend.encode(pixels))
+    assert encoder.encode(pixels) == pytest.approx(theirs, abs=0.02 * float(np.abs(theirs).max()))
+    assert (
+        main(["pack", str(MODELS / "flickr8k-fast"), "--output", str(tmp_path / "no"), "--encoder", "x"]) == 2
+    )
+    assert "does not hold the weights of one encoder" in capsys.readouterr().err

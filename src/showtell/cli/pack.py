@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from showtell.cli.arguments import Commands, add_command, add_model_and_output, one_of
+from showtell.cli.arguments import Commands, add_command, add_model_and_output, one_of, writable_file
 from showtell.cli.output import log, print_json
+from showtell.errors import BundleError, require_framework
+
+if TYPE_CHECKING:
+    from showtell.bundle import Bundle
 
 
 def add_parser(commands: Commands) -> None:
@@ -24,6 +30,12 @@ def add_parser(commands: Commands) -> None:
         metavar="16|8",
         type=one_of("16", "8"),
         help="store the decoder's weights in 16 bits (captions hardly ever change) or 8 (some do, scores hardly)",
+    )
+    parser.add_argument(
+        "--encoder",
+        metavar="FILE",
+        type=writable_file,
+        help="also write the weights of an encoder that is in the bundle, in 16 bits, for encoder.weights of a recipe",
     )
     parser.add_argument(
         "--forget",
@@ -48,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
             log(
                 f"{arguments.model}: its weights have {count_bits(bundle.decoder_weights)} bits already and keep them"
             )
+    if arguments.encoder is not None:
+        _write_encoder(bundle, arguments.encoder)
     save_bundle(bundle, arguments.output)
     if bundle.consensus is not None:
         log(f"{arguments.output}: contains the captions of its training pictures; --forget leaves them out")
@@ -55,3 +69,28 @@ def run(arguments: argparse.Namespace) -> int:
     log(f"{arguments.output}: {bundle.recipe.name}, {size / 1e6:.1f} MB")
     print_json({"output": str(arguments.output), "bytes": size, "bits": count_bits(bundle.decoder_weights)})
     return 0
+
+
+def _write_encoder(bundle: Bundle, path: Path) -> None:
+    """Writes the encoder of a bundle as a file of its own.
+
+    Raises:
+        BundleError: the bundle only names it, or it is several.
+    """
+    require_framework("Writing an encoder's weights")
+    from showtell.encoders import write_weights
+
+    prefix = "backbone."
+    weights = {
+        name.removeprefix(prefix): array
+        for name, array in (bundle.encoder_weights or {}).items()
+        if name.startswith(prefix)
+    }
+    if not weights:
+        raise BundleError(
+            "--encoder: the bundle does not hold the weights of one encoder; it names frozen ones by their digests. "
+            "Train with --include-encoder, or drop the option."
+        )
+    source = f"encoder of the captioner {bundle.digest[:16]} ({bundle.recipe.name}), trained by showtell"
+    write_weights(path, weights, bundle.recipe.encoder.name, bundle.preprocessing, source=source)
+    log(f"{path}: encoder.name = {bundle.recipe.encoder.name!r}")

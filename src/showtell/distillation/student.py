@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from showtell.distillation.settings import DistillationSettings
-from showtell.encoders import zoo
+from showtell.encoders import write_weights, zoo
 from showtell.errors import ConfigError
-from showtell.files import write_atomically
 from showtell.images import Preprocessing
 
 _LEAST_DEVIATION = 1e-3  # channels that are nearly always zero would drown all others
@@ -133,31 +130,12 @@ class Student(nn.Module):
         Raises:
             OSError: the disk is full.
         """
-        tensors = {
-            name: (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
-            for name, tensor in self.backbone.state_dict().items()
-        }
-        metadata = {
-            "timm": f"create_model({self.settings.student!r})",
-            "mean": ", ".join(f"{value:g}" for value in self.preprocessing.mean),
-            "std": ", ".join(f"{value:g}" for value in self.preprocessing.std),
-            "input": f"RGB {self.preprocessing.height}x{self.preprocessing.width}",
-            "source": source,
-        }
-        write_atomically(path, _with_sorted_header(safetensors.torch.save(tensors, metadata)))
+        weights = {name: tensor.numpy() for name, tensor in self.backbone.state_dict().items()}
+        write_weights(path, weights, self.settings.student, self.preprocessing, source=source)
 
     def _see(self, images: Tensor) -> Tensor:
         seen: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]  # timm's backbones have it
         return seen
-
-
-def _with_sorted_header(data: bytes) -> bytes:
-    """Returns a safetensors file with its entries in order: the library's change from run to run, and so its digest."""
-    length = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + length])
-    text = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the tensors begin at a multiple of 8 bytes, as the format asks
-    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,6 +7,7 @@ from showtell.encoders.cache import FeatureCache
 from showtell.encoders.features import ExtractionReport, extract_features, fingerprint_features
 from showtell.encoders.fusion import FusedEncoder, build_encoder, list_caches, restore_encoder
 from showtell.encoders.precision import default_precision
+from showtell.encoders.save import write_weights
 from showtell.encoders.weights import WeightsSource, find_weights
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "fingerprint_features",
     "list_caches",
     "restore_encoder",
+    "write_weights",
 ]
