@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 # As a user has it: Showtell without extras. Of the two packages after it only the photographs inside are wanted, not what
 # they depend on, so this environment is for nothing else.
-$(DEMO_INSTALLED): pyproject.toml
+$(DEMO_INSTALLED): pyproject.toml $(shell find src -type f -not -path "*/__pycache__/*")
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found. Name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3" >&2; exit 1; }
 	$(PYTHON) -m venv $(DEMO_VENV)
 	$(DEMO_VENV)/bin/python -m pip install --quiet --disable-pip-version-check .
@@ -58,5 +58,5 @@ bench: $(INSTALLED)  ## the benchmarks
 	$(BIN)/python -m benchmarks
 
 clean:  ## removes the virtual environments, caches, the demo and the tutorial
-	rm -rf .venv .venv-demo demo tutorial build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-demo demo tutorial dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

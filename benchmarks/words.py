@@ -41,14 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     images = read_split_data(arguments).split(arguments.split).images
     pictures = Captioner.load(arguments.model).caption(image.path for image in images)
-    said = [set(tokenize(picture.text)) for picture in pictures]
+    texts = [picture.text for picture in pictures]
+    said = [set(tokenize(text)) for text in texts]
     references = [[set(tokenize(text)) for text in image.captions] for image in images]
     print_line(
         "words",
         model=arguments.model,
         data=[path.name for path in arguments.data],
         images=len(images),
-        distinct_captions=len({frozenset(words) for words in said}),
+        distinct_captions=len(set(texts)),
         words_used=len(set().union(*said)),
         subjects={name: judge_subject(words, said, references) for name, words in SUBJECTS.items()},
         gender=judge_gender(said, references),

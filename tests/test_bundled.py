@@ -94,3 +94,11 @@ def test_it_captions_as_well_as_it_says(shared: Path) -> None:
     report = Captioner.load().evaluate(dataset, split="dev", max_images=150)
     scores = json.loads((FOLDER / "portable.json").read_text(encoding="utf-8"))["scores"]["dev"]
     assert report.scores["CIDEr"] > 0.8 * scores["CIDEr"]  # of 150 pictures, so roughly
+
+
+def test_nothing_in_the_current_folder_takes_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / DEFAULT).mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Captioner.load().digest == load_portable(FOLDER).digest

@@ -241,3 +241,14 @@ def test_a_mistyped_backbone_gets_a_suggestion(
     words = ["features", table, "--images", str(photographs[0].parent), "--output", str(tmp_path / "cache")]
     assert main([*words, "--encoder", "resnet5O", "--weights", "random"]) == 2
     assert "Did you mean 'resnet50'?" in capsys.readouterr().err
+
+
+def test_a_photograph_is_not_written_over_with_captions(
+    photographs: list[Path], exported_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph = tmp_path / "a.jpg"
+    photograph.write_bytes(photographs[0].read_bytes())
+    words = ["caption", str(photographs[1]), "--model", exported_model, "--output", str(photograph)]
+    assert main(words) == 2
+    assert "is an image, which would be replaced by captions" in capsys.readouterr().err
+    assert photograph.read_bytes() == photographs[0].read_bytes()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -62,18 +63,22 @@ def test_the_command_prints_the_page_last_and_says_how_to_repeat_it(
     exported_model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["demo", "--model", exported_model]) == 0
+    assert main(["demo", "--model", exported_model, "--output", "my demo"]) == 0
     printed = capsys.readouterr()
-    assert printed.out == f"{tmp_path / 'demo' / 'captions.html'}\n"
+    assert printed.out == f"{tmp_path / 'my demo' / 'captions.html'}\n"
     command = re.search(r"by hand: showtell (.*)", printed.err)
     assert command is not None
-    page = (tmp_path / "demo" / "captions.html").read_text(encoding="utf-8")
-    assert main([*command[1].split(), "--model", exported_model]) == 0
-    again = (tmp_path / "demo" / "captions.html").read_text(encoding="utf-8")
+    page = (tmp_path / "my demo" / "captions.html").read_text(encoding="utf-8")
+    assert main(shlex.split(command[1])) == 0
+    again = (tmp_path / "my demo" / "captions.html").read_text(encoding="utf-8")
     captions = re.compile(r"<figcaption.*?</figcaption>", re.DOTALL)
     assert sorted(captions.findall(again)) == sorted(captions.findall(page))
 
 
-def test_it_needs_no_torch(clean_environment: dict[str, str]) -> None:
-    code = "import sys, showtell.demo; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True, env=clean_environment)
+def test_it_needs_no_torch(tmp_path: Path, clean_environment: dict[str, str]) -> None:
+    code = (
+        "import sys; from showtell.__main__ import start; sys.argv = ['showtell', 'demo']; "
+        "code = start(); sys.exit(code or ('torch' in sys.modules) * 3)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], env=clean_environment, cwd=tmp_path)
+    assert done.returncode == 0

@@ -6,28 +6,49 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from showtell.interruption import interruptible, interruption_put_off
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_what_is_put_off_comes_at_the_end(number: int) -> None:
-    before = signal.getsignal(number)
-    done = []
+@pytest.fixture(autouse=True)
+def handler() -> Iterator[Any]:
+    """Ctrl-C's handler as Python has it, put back afterwards."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
-    def load() -> None:
-        with interruption_put_off():
-            os.kill(os.getpid(), number)
-            os.kill(os.getpid(), number)
-            time.sleep(0.01)
-            done.append("loaded")
 
+def load(done: list[str]) -> None:
+    with interruption_put_off():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+        done.append("loaded")
+
+
+def test_what_is_put_off_comes_at_the_end(handler: Any) -> None:
+    done: list[str] = []
     with pytest.raises(KeyboardInterrupt):
-        load()
+        load(done)
     assert done == ["loaded"]
-    assert signal.getsignal(number) is before
+    assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_it_comes_to_whoever_would_have_had_it() -> None:
+    heard: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _frame: heard.append(number))
+    load([])
+    assert heard == [signal.SIGINT]
+
+
+def test_an_ignored_one_stays_ignored() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    load([])
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 def test_without_a_signal_nothing_comes_and_errors_pass() -> None:
@@ -37,15 +58,14 @@ def test_without_a_signal_nothing_comes_and_errors_pass() -> None:
         raise ImportError("broken")
 
 
-def test_another_thread_leaves_signals_alone() -> None:
-    before = signal.getsignal(signal.SIGINT)
+def test_another_thread_leaves_signals_alone(handler: Any) -> None:
     seen = []
 
     def look() -> None:
-        with interruptible() as interrupted:
+        with interruption_put_off(), interruptible() as interrupted:
             seen.append((signal.getsignal(signal.SIGINT), interrupted.is_set()))
 
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    assert seen == [(before, False)]
+    assert seen == [(handler, False)]

@@ -21,7 +21,7 @@ from showtell.ensemble import EnsembleBackend, Member
 from showtell.errors import ConfigError, ImageError, UsageError, require_framework
 from showtell.evaluation import DEFAULT_METRICS, EvaluationReport, evaluate_captions
 from showtell.images import ImageSource, is_source, read_batches
-from showtell.library import DEFAULT, locate_model
+from showtell.library import default_model, locate_model
 from showtell.metrics import CorpusIdf
 from showtell.metrics.bootstrap import RESAMPLES
 from showtell.portable import find_model, is_portable, load_portable
@@ -112,7 +112,7 @@ class Captioner:
     @classmethod
     def load(
         cls,
-        model: str | Path | Sequence[str | Path] = DEFAULT,
+        model: str | Path | Sequence[str | Path] | None = None,
         *,
         engine: str = "auto",
         precision: str = "auto",
@@ -124,7 +124,7 @@ class Captioner:
 
         Args:
             model: its folder, the name of one that comes with Showtell, or hub:OWNER/NAME (`showtell.library`);
-                several make an ensemble.
+                several make an ensemble. None is the captioner that comes with Showtell.
             engine: for an exported captioner "openvino", "onnxruntime" or "auto" (the first that is installed); for a
                 bundle "torch" or "auto".
             precision: of an exported captioner's encoder: "float32", "bf16" or "auto", the fastest that the processor
@@ -139,6 +139,7 @@ class Captioner:
             UsageError: no model at all.
             MissingExtraError: the engine, or torch for a bundle, is not installed.
         """
+        model = default_model() if model is None else model
         models = [model] if isinstance(model, str | Path) else list(model)
         if not models:
             raise UsageError("No model was given. Give the folder of one, or of several for an ensemble.")

@@ -37,11 +37,20 @@ def interruptible(*, second_is_final: bool = True) -> Iterator[threading.Event]:
 
 @contextmanager
 def interruption_put_off() -> Iterator[None]:
-    """Lets Ctrl-C (or SIGTERM) come only at the end, as KeyboardInterrupt.
+    """Lets Ctrl-C come only at the end, to whoever would have had it.
 
-    A library in C++ that is being loaded takes it for a fault of its own, and reports that instead.
+    A library in C++ that is being loaded takes a KeyboardInterrupt for a fault of its own, and reports that instead.
     """
-    with interruptible(second_is_final=False) as interrupted:
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if in_main_thread else None
+    if not callable(before):  # ignored, ends the process at once, or is not Python's
         yield
-    if interrupted.is_set():
-        raise KeyboardInterrupt
+        return
+    came = threading.Event()
+    signal.signal(signal.SIGINT, lambda _number, _frame: came.set())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came.is_set():
+            signal.raise_signal(signal.SIGINT)

@@ -52,6 +52,11 @@ def is_name(word: str) -> bool:
     return not expand_home(word).exists() and (word.startswith(_HUB) or word in bundled_names())
 
 
+def default_model() -> Path:
+    """Returns the folder of the captioner that is used where none is named, whatever lies in the current folder."""
+    return BUNDLED / DEFAULT
+
+
 def locate_model(word: str | Path) -> Path:
     """Returns the folder of a model; one of a hub is fetched if it is not in the cache.
 
@@ -87,7 +92,8 @@ def list_models() -> list[Listed]:
 def _describe(name: str, folder: Path) -> Listed:
     manifest = _read_manifest(folder) or {}
     size = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
-    return Listed(name, folder, size, dict(manifest.get("scores", {})))
+    scores = manifest.get("scores")
+    return Listed(name, folder, size, scores if isinstance(scores, dict) else {})
 
 
 def _list_fetched() -> Iterator[tuple[str, Path]]:

@@ -272,7 +272,7 @@ def _dry_run(
     known: set[str] = set()
     if arguments.skip_existing and has_journal(arguments.output) and arguments.output.exists():
         known = {one.image for one in read_earlier(arguments.output, form) if not one.failed}
-    had = None if arguments.output is None else lambda name: form.spell(name) in known
+    had = (lambda name: form.spell(name) in known) if has_journal(arguments.output) else None
     count = skipped = 0
     for item in intake:
         if _is_existing(arguments, sidecars, had, item):
@@ -308,7 +308,7 @@ def explain(item: Item, result: CaptionedPicture, captioner: Captioner, folder: 
     folder.mkdir(parents=True, exist_ok=True)
     stem = "image" if item.path is None else Path(item.path).stem
     target, number = folder / f"{stem}.png", 1
-    while target.exists():
+    while target.exists() or target.with_suffix(".json").exists():
         number += 1
         target = folder / f"{stem}-{number}.png"
     explanation.save(target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from showtell.cli.arguments import Commands, add_command, writable_folder
@@ -35,9 +36,12 @@ def run(arguments: argparse.Namespace) -> int:
     result = run_demo(captioner, arguments.output, said=lambda name, caption: log(f"{name}: {caption}"))
     log(f"{len(result.explanations)} photographs captioned in {result.seconds:.2f} s")
     log(f"where each word came from: {result.explanations[0].parent}")
-    log(
-        f"the same by hand: showtell caption {result.photographs} --format html --output {result.sheet} "
-        f"--explain {result.explanations[0].parent}"
-    )
+    words = ["showtell", "caption", result.photographs, "--format", "html", "--output", result.sheet]
+    words += [
+        "--explain",
+        arguments.output / "why",
+        *(part for one in arguments.model or () for part in ("--model", one)),
+    ]
+    log(f"the same by hand: {shlex.join(map(str, words))}")
     print(result.sheet.absolute())
     return 0

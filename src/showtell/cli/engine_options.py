@@ -49,10 +49,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 def load_captioner(arguments: argparse.Namespace) -> Captioner:
     """Opens the model, or the ensemble of models, that the arguments name, on the engine that they name."""
     from showtell.captioner import Captioner
-    from showtell.library import DEFAULT
 
     captioner = Captioner.load(
-        arguments.model or DEFAULT,
+        arguments.model,
         engine=arguments.engine,
         precision=arguments.precision,
         threads=arguments.threads or 0,

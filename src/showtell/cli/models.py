@@ -41,7 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     width = max(len("name"), *(len(one.name) for one in found))
     print(f"{'name':{width}}  {'MB':>6}  {'CIDEr':>6}  {'Bleu_4':>6}  folder")
     for one in found:
-        scores = one.scores.get("dev", {})
+        scores = one.scores.get("dev")
+        scores = scores if isinstance(scores, dict) else {}
         cider, bleu = (
             f"{100 * scores[key]:6.1f}" if key in scores else f"{'-':>6}" for key in ("CIDEr", "Bleu_4")
         )

@@ -62,6 +62,16 @@ def check_output_options(arguments: argparse.Namespace) -> None:
             if getattr(arguments, option):
                 name = "--" + option.replace("_", "-")
                 raise UsageError(f"{name} has no meaning without --sidecar. Add --sidecar txt, or drop it.")
+    if arguments.output is not None and arguments.output.is_file():
+        from showtell.images.suffixes import IMAGE_SUFFIXES
+
+        if (
+            arguments.output.suffix.lower() in IMAGE_SUFFIXES
+        ):  # a shell's pattern behind --output, most likely
+            raise UsageError(
+                f"--output {arguments.output}: is an image, which would be replaced by captions. Name the file that "
+                "they are to go into."
+            )
     if arguments.resume and not has_journal(arguments.output):
         raise UsageError(
             "--resume goes on with what a run to --output FILE left. Add --output; or, where sidecars are written, use "

@@ -188,10 +188,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _find_models(words: list[str | Path] | None) -> tuple[str, ...]:
     """Returns the folders of the models, found (and fetched) once for all workers."""
-    from showtell.library import DEFAULT, locate_model
+    from showtell.library import default_model, locate_model
     from showtell.portable import is_portable
 
-    folders = [locate_model(word) for word in words or [DEFAULT]]
+    folders = [locate_model(word) for word in words] if words else [default_model()]
     for folder in folders:
         if not is_portable(folder):
             raise UsageError(

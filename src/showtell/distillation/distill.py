@@ -109,7 +109,7 @@ def distill(
         "teacher": captioner.digest,
         "pictures": len(pictures),
         "names": hashlib.sha256(
-            "\n".join(path.name for path in pictures).encode(errors="surrogateescape")
+            "\n".join(path.name for path in (*pictures, *held_out)).encode(errors="surrogateescape")
         ).hexdigest(),
         "held_out": min(len(held_out), _CHECKED),
     }

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from showtell.distillation.settings import DistillationSettings
 from showtell.encoders import write_weights, zoo
+from showtell.encoders.layouts import find_layout
 from showtell.errors import ConfigError
 from showtell.images import Preprocessing
 
@@ -29,6 +30,7 @@ class Student(nn.Module):
 
     Raises:
         ConfigError: no such backbone, or one that gives no grid.
+        EncoderError: it cannot take pictures of that size.
     """
 
     mean: Tensor  # (channels,) of the teacher's features
@@ -44,17 +46,13 @@ class Student(nn.Module):
         torch.manual_seed(settings.seed)
         self.backbone = zoo.create_backbone(settings.student, {})
         self.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack it
-        size = settings.image_size
-        self.backbone.eval()
-        with torch.no_grad():
-            seen = self._see(torch.zeros(1, 3, size, size))
-        self.backbone.train()
-        if seen.ndim != 4 or seen.shape[2] < 2:
+        layout, grid, own = find_layout(self.backbone, preprocessing, settings.student)
+        if layout != "nchw" or grid[0] < 2:
             raise ConfigError(
-                f"student: {settings.student} gives {tuple(seen.shape[1:])} at {size} pixels, and not a grid "
-                "(channels, rows, columns). Choose a convolutional backbone, as resnet10t."
+                f"student: {settings.student} gives no grid (channels, rows, columns) at {settings.image_size} pixels. "
+                "Choose a convolutional backbone, as resnet10t."
             )
-        self.projection = nn.Conv2d(seen.shape[1], channels, 1)
+        self.projection = nn.Conv2d(own, channels, 1)
         nn.init.normal_(self.projection.weight, std=0.01)
         nn.init.zeros_(self.projection.bias)  # type: ignore[arg-type]  # there is one
         for name in ("mean", "deviation", "pooled_deviation"):
