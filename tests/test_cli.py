@@ -33,6 +33,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "score",
+    "serve",
     "tune",
     "calibrate",
     "remember",
