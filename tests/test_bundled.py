@@ -64,14 +64,19 @@ def test_it_needs_neither_torch_nor_a_network(tmp_path: Path, clean_environment:
         "def refuse(*_): raise AssertionError('a connection')\n"
         "socket.socket.connect = refuse\n"
         "from showtell.__main__ import start\n"
-        f"sys.argv = ['showtell', 'caption', {str(photograph)!r}]\n"
+        f"sys.argv = ['showtell', 'caption', {str(photograph)!r}, '--engine', 'onnxruntime']\n"
         "code = start()\n"
         "sys.exit(code or ('torch' in sys.modules) * 3)\n"
     )
-    environment = {**clean_environment, "SHOWTELL_CACHE": str(tmp_path)}
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**clean_environment, "SHOWTELL_CACHE": str(tmp_path / "cache"), "HOME": str(home)}
+    for variable in ("CI", "ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED", "XDG_CACHE_HOME"):
+        environment.pop(variable, None)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(str(photograph))
+    assert list(home.rglob("*")) == []  # no engine leaves an identifier of the machine there
 
 
 def test_the_card_gives_the_scores_that_training_saw() -> None:

@@ -179,6 +179,12 @@ def test_a_bundle_says_how_sure_it_is_once_it_knows(bundle: Path, tmp_path: Path
     assert load_bundle(tmp_path / "copy").confidence == FITTED
 
 
+@pytest.mark.parametrize("wrong", [-0.1, 1.5, 3, float("nan")])
+def test_a_least_confidence_is_from_0_to_1(exported_model: str, wrong: float) -> None:
+    with pytest.raises(UsageError, match="min_confidence must be from 0 to 1"):
+        next(Captioner.load(exported_model).caption("a.jpg", min_confidence=wrong))
+
+
 def test_an_export_in_float32_keeps_it_and_one_in_8_bits_does_not(bundle: Path, tmp_path: Path) -> None:
     from showtell.exporter import export_model
     from showtell.portable import load_portable

@@ -216,8 +216,10 @@ class Captioner:
                 (`start_of_batch`), results are bit for bit those that the whole job would have given.
 
         Raises:
-            UsageError: `min_confidence` is above 0, and the captioner does not know how sure it is.
+            UsageError: `min_confidence` is not from 0 to 1, or above 0 and the captioner does not know how sure it is.
         """
+        if not 0 <= min_confidence <= 1:
+            raise UsageError(f"min_confidence must be from 0 to 1. Received: {min_confidence!r}")
         if min_confidence > 0 and self.confidence is None:
             raise UsageError(
                 f"A least confidence of {min_confidence:g} was asked for, but this captioner does not know how sure it "

@@ -1,13 +1,25 @@
-"""OpenVINO and NNCF report to a web service that they were imported, unless the package for it is missing."""
+"""Libraries that would report their use to a web service do not.
+
+OpenVINO and NNCF report that they were imported, unless the package for it is missing. ONNX Runtime, from 1.29 on, keeps
+an identifier of the machine in the user's home folder and reports processes and models, unless a variable forbids it.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+
+_VARIABLES = (
+    "ORT_DISABLE_TELEMETRY",
+    "ORT_TELEMETRY_DISABLED",
+)  # the second for a while between two releases
 
 
 def refuse_telemetry() -> None:
-    """Makes that package missing for this process, before OpenVINO or NNCF is imported.
+    """Keeps them from it in this process. Called before any of them is imported; later is too late.
 
-    Captioning works offline and tells nobody. Without the package both fall back on reporting nothing.
+    Captioning works offline and tells nobody.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what `import` takes for missing
+    for variable in _VARIABLES:
+        os.environ.setdefault(variable, "1")

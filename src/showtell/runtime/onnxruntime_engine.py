@@ -1,4 +1,4 @@
-"""Graphs on ONNX Runtime: the alternative where OpenVINO has no build."""
+"""Graphs on ONNX Runtime, which comes with Showtell."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from showtell.errors import BundleError, ConfigError
 from showtell.runtime.engine import Array, EngineOptions
+from showtell.telemetry import refuse_telemetry
+
+refuse_telemetry()
+import onnxruntime  # noqa: E402
 
 
 class OnnxRuntimeNetwork:
