@@ -322,3 +322,18 @@ def test_nothing_is_taken_before_it_is_needed() -> None:
     counted = iter(Counted(source, ahead=3))
     assert next(source) == 3
     assert next(counted) == 0
+
+
+def test_what_is_behind_a_closed_folder_is_not_called_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.lstat
+
+    def closed(path: object, **options: object) -> os.stat_result:  # root may look everywhere
+        if str(path).endswith("a.jpg"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path, **options)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "lstat", closed)
+    [item] = Intake([str(tmp_path / "locked" / "a.jpg")])
+    assert item.error == "no permission to look into its folder"

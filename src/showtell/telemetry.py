@@ -1,7 +1,8 @@
 """Libraries that would report their use to a web service do not.
 
-OpenVINO and NNCF report that they were imported, unless the package for it is missing. ONNX Runtime, from 1.29 on, keeps
-an identifier of the machine in the user's home folder and reports processes and models, unless a variable forbids it.
+OpenVINO and NNCF report that they were imported, unless the package for it is missing. ONNX Runtime, from 1.29 on,
+keeps an identifier of the machine in the user's home folder and reports processes and models, unless a variable
+forbids it.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ class Intake:
         elif os.path.lexists(word):
             yield Item(str(Path(word)), str(Path(word)))
         else:
-            yield Item(word, word, "no such file or folder")
+            yield Item(word, word, _why_absent(word))
 
     def _count_link(self, _path: str) -> None:
         self.linked_folders += 1
@@ -163,3 +163,13 @@ def _standard_input() -> IO[bytes]:
     if sys.stdin is None:
         raise UsageError("Standard input (-) was asked for, but it is closed.")
     return sys.stdin.buffer
+
+
+def _why_absent(word: str) -> str:
+    try:
+        os.lstat(word)
+    except PermissionError:
+        return "no permission to look into its folder"
+    except (OSError, ValueError):
+        pass
+    return "no such file or folder"
