@@ -1,6 +1,6 @@
 # Everything runs from a fresh clone: the first target that needs the virtual environment makes it.
 .DEFAULT_GOAL := help
-.PHONY: help demo tutorial test test-slow check format bench clean
+.PHONY: help demo tutorial test test-slow test-browser check format bench clean
 
 # The first Python of 3.11 or newer that really starts (a version manager's stub may exist and refuse).
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python; do \
@@ -44,6 +44,16 @@ test: $(INSTALLED)  ## the fast tests; more options: make test PYTEST="-k beam -
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST)
+
+# Debian's chromium, because the browsers that Playwright downloads are from no package source. Others: CHROMIUM=/path/to/it
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser)
+export CHROMIUM
+
+test-browser: $(INSTALLED)  ## the tests of the service's page, in chromium, which it installs where it may
+	@test -n "$(CHROMIUM)" || test "$$(id -u)" = 0 || { echo "chromium was not found. Install it (apt-get install chromium), or name one: make test-browser CHROMIUM=/path/to/it" >&2; exit 1; }
+	@test -n "$(CHROMIUM)" || { apt-get update -q && apt-get install -q -y --no-install-recommends chromium; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
+	CHROMIUM="$${CHROMIUM:-$$(command -v chromium)}" $(BIN)/python -m pytest -m "browser and not slow" $(PYTEST)
 
 check: $(INSTALLED)  ## formatter, linter, types
 	$(BIN)/ruff format --check .

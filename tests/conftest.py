@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before anything imports torch: two threads everywhere, since sums in another order differ in their last bits
 # and a container often sees more processors than it may use. Processes that tests start inherit it.
@@ -25,6 +26,11 @@ from jaxtyping import install_import_hook
 from PIL import Image
 
 from showtell.photographs import find_photographs
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from served import Served
 
 # Checks the shapes and types that the decoders declare, in the test run only.
 install_import_hook("showtell.decoders", "beartype.beartype")
@@ -128,6 +134,52 @@ def exported_model(tiny_bundle: Path) -> str:
     folder = tiny_bundle.with_name("tiny-exported")
     export_model(tiny_bundle, folder)
     return str(folder)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Closed after each file: as long as Playwright runs, asyncio cannot be used otherwise."""
+    from browsing import ARGUMENTS, CHROMIUM, MISSING
+
+    sync_api = pytest.importorskip("playwright.sync_api", reason=MISSING)
+    pytest.importorskip("axe_playwright_python", reason=MISSING)
+    if CHROMIUM is None:
+        pytest.skip(MISSING)
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="module")
+def page_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tiny exported captioner, with a confidence of its own; or $SHOWTELL_PAGE_MODEL, for pictures of the page."""
+    from showtell.bundle import store_confidence
+    from showtell.confidence import Confidence
+
+    if given := os.environ.get("SHOWTELL_PAGE_MODEL"):
+        return given
+    folder = tmp_path_factory.mktemp("models") / "sure"
+    shutil.copytree(request.getfixturevalue("exported_model"), folder)
+    store_confidence(folder, "portable.json", Confidence(word=(1.0, 0.1, 0.1, 0.1, 0.1), caption=(0.2,) * 4))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def page_service(page_model: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    from served import serving
+
+    with serving(page_model, tmp_path_factory.mktemp("served")) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, page_service: Served) -> Iterator[Page]:
+    """The page of the service, freshly opened."""
+    from browsing import opened
+
+    with opened(browser, page_service) as one:
+        yield one
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import { LANGUAGE, problems, text } from "./text.js";
 const COUNTS = [1, 3, 5]; // captions for each picture
 const USUAL_COUNT = 3;
 const TOGETHER_SECONDS = 4; // several pictures are announced one by one only as slowly as this
+const BUSY_SECONDS = 15; // a busy service is announced only as slowly as this
 
 const cards = new Map(); // of each picture
 const connection = new Connection(showConnection);
@@ -73,13 +74,15 @@ function showPicture(picture) {
   const card = cards.get(picture);
   picture.limit = connection.limits?.body_bytes;
   card.update(connection.state !== "ready");
-  if (picture.state === "later") {
+  if (picture.state === "later" && Date.now() > busyTold + 1000 * BUSY_SECONDS) {
+    busyTold = Date.now();
     announce(text.saidBusy(Math.max(1, Math.round((picture.until - Date.now()) / 1000))));
   }
   if (picture.state === "done" || picture.state === "failed") tellEnd(picture);
   showTally();
 }
 
+let busyTold = 0; // when it was said last
 let told = 0; // when a picture was announced last
 
 // A single picture is read out; of many, only how far they are.
@@ -108,6 +111,7 @@ function tally() {
 
 function showTally() {
   const { done, failed, all } = tally();
+  document.body.classList.toggle("started", all > 0);
   find("results").hidden = find("skip").hidden = all === 0;
   say(find("tally"), text.tally({ done, failed, all }));
   const bar = find("overall");

@@ -9,6 +9,7 @@ import { makeWords, spellWords } from "./words.js";
 import { announce } from "./announce.js";
 
 const COPIED_SECONDS = 2;
+const FINAL = ["too-large", "unreadable-image"]; // the same file would fail again
 let count = 0;
 
 export class Card {
@@ -93,13 +94,15 @@ export class Card {
   #failed() {
     const { problem, limit } = this.picture;
     const { title, advice } = explain(problem, limit);
-    const again = make("button", { type: "button", onclick: this.#retry }, text.tryAgain, this.#which());
+    const again =
+      !FINAL.includes(problem.kind) &&
+      make("button", { type: "button", onclick: this.#retry }, text.tryAgain, this.#which());
     return [
       make("p", { class: "failure" }, title),
       make("p", {}, advice),
       problem.detail &&
         make("details", {}, make("summary", {}, text.details), make("p", {}, text.detailOf(problem.detail, problem.request))),
-      make("div", { class: "actions" }, again),
+      again && make("div", { class: "actions" }, again),
     ].filter(Boolean);
   }
 
@@ -148,6 +151,7 @@ export class Card {
           hidden: () => this.#hideLook(),
         }),
       );
+      if (!spellings && caption.alt) parts.push(make("p", { "aria-hidden": "true" }, text.asAlt(caption.alt)));
       parts.push(line);
     } else {
       parts.push(make("p", { class: "words" }, sentence));

@@ -18,12 +18,17 @@ export function makeWords(caption, spellings, { line, shown, hidden }) {
 
   const buttons = caption.words.map((word, place) => {
     const { where, sure } = abouts[place];
-    const doubtful = word.confidence != null && word.confidence < 0.5;
+    const spelling = spellings ? spellings[place] : { word: word.word, left: false };
+    const kinds = [
+      "word",
+      word.confidence != null && word.confidence < 0.5 && "doubtful",
+      spelling.left && "left",
+    ].filter(Boolean);
     return make(
       "button",
       {
         type: "button",
-        class: doubtful ? "word doubtful" : "word",
+        class: kinds.join(" "),
         tabindex: place ? "-1" : "0",
         "aria-pressed": "false",
         onpointerenter: (event) => event.pointerType !== "touch" && point(place),
@@ -31,7 +36,7 @@ export function makeWords(caption, spellings, { line, shown, hidden }) {
         onblur: () => focus(null),
         onclick: () => pin(place),
       },
-      spellings[place],
+      spelling.word,
       unseen(`: ${[where, sure].filter(Boolean).join("; ")}`),
     );
   });
@@ -93,12 +98,18 @@ export function makeWords(caption, spellings, { line, shown, hidden }) {
   return toolbar;
 }
 
-// How the words of a caption are written in its alt text: with a capital and a full stop. Where the alt text is not the
-// same words, as they are.
+// How the words of a caption are written in its alt text, with a capital and a full stop, and which of them it leaves
+// out, as "a picture of". Nothing where the alt text has other words.
 export function spellWords(caption) {
   const plain = caption.words.map((word) => word.word);
   const written = (caption.alt ?? "").split(" ");
   const bare = (word) => word.toLowerCase().replace(/[.!?…。]+$/, "");
-  const same = written.length === plain.length && plain.every((word, place) => bare(word) === bare(written[place]));
-  return same ? written : plain;
+  for (let begin = 0; begin + written.length <= plain.length; begin += 1) {
+    if (!written.every((word, place) => bare(word) === bare(plain[begin + place]))) continue;
+    return plain.map((word, place) => written[place - begin] ?? word).map((word, place) => ({
+      word,
+      left: place < begin || place >= begin + written.length,
+    }));
+  }
+  return null;
 }
