@@ -22,6 +22,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 from PIL import Image
 
@@ -31,6 +32,10 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
     from served import Served
+
+# A machine that is busy with other things makes no property false.
+settings.register_profile("showtell", deadline=None)
+settings.load_profile("showtell")
 
 # Checks the shapes and types that the decoders declare, in the test run only.
 install_import_hook("showtell.decoders", "beartype.beartype")
