@@ -53,14 +53,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         settings = [word for setting in chosen for word in ("--set", setting)]
         _run(
             *("distill", "--teacher", str(teacher), *data, "--pictures", str(arguments.pictures)),
-            *("--output", str(student), *settings, *_resume(student / "distillation.json")),
+            *("--output", str(student), *settings, "--resume"),
         )
     weights = student / "student.safetensors"
     name = json.loads((student / "distillation.json").read_text(encoding="utf-8"))["settings"]["student"]
     _run(
         *("train", NAME, *data, "--weights", str(weights), "--set", f"encoder.name={name}"),
         *("--set", f"training.precision={arguments.precision}"),
-        *("--include-encoder", "--output", str(run), *_resume(run / "recipe.json")),
+        *("--include-encoder", "--output", str(run), "--resume"),
     )
     if not (model / "portable.json").is_file():
         shutil.rmtree(model, ignore_errors=True)
@@ -70,10 +70,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     size = sum(file.stat().st_size for file in model.iterdir())
     print(json.dumps({"model": str(model), "bytes": size}))
     return 0
-
-
-def _resume(trace: Path) -> list[str]:
-    return ["--resume"] if trace.is_file() else []
 
 
 def _run(*words: str) -> None:

@@ -70,10 +70,9 @@ def _run(arguments: argparse.Namespace, dataset: Dataset, images: int, size: int
         splits = folder / "splits.json"
         save_splits(replace(dataset, images=(*train[:images], *dev)), splits, seed=None)
         words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        resume = ["--resume"] if (run / "recipe.json").is_file() else []
         weights = ["--weights", str(arguments.student.resolve()), "--include-encoder"]
         chosen = [*data, "--splits", str(splits), "--unsplit", "drop", *weights, *words]
-        run_command(["train", RECIPE, *chosen, "--output", str(run), *resume])
+        run_command(["train", RECIPE, *chosen, "--output", str(run), "--resume"])
     if not (model / "portable.json").is_file():
         run_command(["export", str(run), "--int8", str(arguments.pictures), "--output", str(model)])
     if not report.is_file():

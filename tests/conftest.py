@@ -99,11 +99,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A bundle of an attention captioner over a tiny backbone, untrained."""
-    from showtell.bundle import save_bundle
     from showtell.encoders import build_encoder
     from showtell.recipes import load_recipe
     from showtell.text import Vocabulary
-    from showtell.training.model import CaptionModel, build_decoder, make_bundle
+    from showtell.training.model import build_decoder
+    from tiny_runs import write_bundle
 
     settings = ["encoder.name=test_resnet", "encoder.weights=random", "encoder.image_size=64"]
     sizes = [f"decoder.{name}_size=16" for name in ("feature", "attention", "embedding", "hidden")]
@@ -111,18 +111,8 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder = build_encoder(recipe.encoder)
     vocabulary = Vocabulary.from_captions(["a dog runs on the grass", "two men talk", "eine 犬"], min_count=1)
     decoder = build_decoder(recipe, channels=encoder.channels, vocab_size=len(vocabulary))
-    bundle = make_bundle(
-        recipe,
-        CaptionModel(decoder),
-        encoder,
-        vocabulary,
-        split_fingerprint="",
-        scores={},
-        include_encoder=True,
-    )
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    save_bundle(bundle, folder)
-    return folder
+    return write_bundle(folder, recipe, encoder, decoder, vocabulary)
 
 
 @pytest.fixture(scope="session")

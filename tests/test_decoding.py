@@ -334,6 +334,14 @@ def test_one_step_gives_one_word(method: Any) -> None:
 
 # ---------------------------------------------------------------- what every method promises
 
+# For tests that add settings of their own.
+SEARCHES: tuple[dict[str, Any], ...] = (
+    {"method": "greedy"},
+    {"method": "beam", "beam": 4, "count": 4},
+    {"method": "sample", "count": 3, "seed": 5},
+    {"method": "sample", "count": 2, "top_k": 2},
+    {"method": "sample", "count": 2, "top_p": 0.6},
+)
 METHODS = [
     GREEDY,
     beam_setup(beam=4, count=3),

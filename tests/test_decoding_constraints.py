@@ -16,7 +16,15 @@ from showtell.decoding import Constraints, DecodingSettings, Hypothesis, decode
 from showtell.decoding.constraints import build_machine
 from showtell.errors import ConfigError
 from showtell.text import Vocabulary, tokenize
-from test_decoding import FIRST_WORD, SPECIAL, ScriptedStepper, ToyStepper, enumerate_captions, next_log_probs
+from test_decoding import (
+    FIRST_WORD,
+    SEARCHES,
+    SPECIAL,
+    ScriptedStepper,
+    ToyStepper,
+    enumerate_captions,
+    next_log_probs,
+)
 
 WORDS = ("red", "shirt", "dog", "a", "cat", "small", "the", "hat")
 quick = settings(max_examples=80, deadline=None)
@@ -319,20 +327,12 @@ def test_an_image_has_a_beam_for_each_number_of_missing_words() -> None:
 
 # ---------------------------------------------------------------- excluded words, in every method
 
-METHODS = (
-    {"method": "greedy"},
-    {"method": "beam", "beam": 4, "count": 4},
-    {"method": "sample", "count": 3, "seed": 5},
-    {"method": "sample", "count": 2, "top_k": 2},
-    {"method": "sample", "count": 2, "top_p": 0.6},
-)
-
 
 @quick
 @given(
     seeds=st.lists(st.integers(0, 10_000), min_size=1, max_size=4),
     words=st.integers(2, 6),
-    method=st.sampled_from(METHODS),
+    method=st.sampled_from(SEARCHES),
     data=st.data(),
     rule=rules,
 )
@@ -359,7 +359,7 @@ def test_no_method_says_what_is_excluded_and_batches_are_as_one_by_one(
             assert caption.token_log_probs[: len(said)] == pytest.approx(said, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", SEARCHES)
 def test_a_caption_that_can_say_nothing_else_ends(method: dict[str, Any]) -> None:
     setup = DecodingSettings(max_steps=9, exclude=("red red", "red shirt", "shirt"), **method)
     for captions in search([3, 4], 2, setup, end=-50.0):
@@ -374,7 +374,7 @@ def test_words_that_the_vocabulary_lacks_are_excluded_for_nothing() -> None:
 
 
 @quick
-@given(seeds=st.lists(st.integers(0, 10_000), min_size=1, max_size=3), method=st.sampled_from(METHODS))
+@given(seeds=st.lists(st.integers(0, 10_000), min_size=1, max_size=3), method=st.sampled_from(SEARCHES))
 def test_an_exclusion_that_never_applies_changes_nothing(seeds: list[int], method: dict[str, Any]) -> None:
     free = DecodingSettings(max_steps=3, **method)
     assert search(seeds, 6, free) == search(seeds, 6, replace(free, exclude=("red shirt dog a",)))

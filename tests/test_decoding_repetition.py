@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from showtell.decoding import DecodingSettings, decode
 from showtell.decoding.bans import Bans
 from showtell.errors import ConfigError
-from test_decoding import SPECIAL, ToyStepper, enumerate_captions
+from test_decoding import SEARCHES, SPECIAL, ToyStepper, enumerate_captions
 
 quick = settings(max_examples=60, deadline=None)
 constraints = st.fixed_dictionaries(
@@ -54,20 +54,11 @@ def test_a_full_width_beam_is_brute_force_without_repetitions(
         assert caption.score == pytest.approx(allowed[caption.tokens], abs=1e-5)
 
 
-METHODS = (
-    {"method": "greedy"},
-    {"method": "beam", "beam": 4, "count": 4},
-    {"method": "sample", "count": 3, "seed": 5},
-    {"method": "sample", "count": 2, "top_k": 2},
-    {"method": "sample", "count": 2, "top_p": 0.6},
-)
-
-
 @quick
 @given(
     seeds=st.lists(st.integers(0, 10_000), min_size=1, max_size=4),
     vocab=st.integers(5, 8),
-    method=st.sampled_from(METHODS),
+    method=st.sampled_from(SEARCHES),
     setup=constraints,
     end=st.floats(-6, 1),
 )
@@ -87,7 +78,7 @@ def test_no_method_repeats_and_batches_are_as_one_by_one(
 @quick
 @given(
     seeds=st.lists(st.integers(0, 10_000), min_size=1, max_size=3),
-    method=st.sampled_from(METHODS),
+    method=st.sampled_from(SEARCHES),
     order=st.integers(5, 8),
 )
 def test_a_constraint_that_never_applies_changes_nothing(
@@ -108,7 +99,7 @@ def test_a_constrained_beam_of_one_is_greedy(seeds: list[int], setup: dict[str, 
 
 def test_a_caption_that_can_say_nothing_new_ends() -> None:
     stepper = ToyStepper([3, 4], vocab=6, bias={SPECIAL.end: -50.0})  # two words, and it never wants to end
-    for method in METHODS:
+    for method in SEARCHES:
         chosen = DecodingSettings(max_steps=9, no_repeat_ngram=1, **method)  # type: ignore[arg-type]
         for captions in decode(stepper, chosen, SPECIAL):
             assert {len(caption.tokens) for caption in captions} <= {1, 2}

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from showtell.bundle import save_bundle
 from showtell.captioner import Captioner
 from showtell.captioning import caption_features
 from showtell.data.drawn import draw_scenes
@@ -24,8 +23,8 @@ from showtell.exporter import export_model
 from showtell.portable import STEP, load_portable
 from showtell.recipes import Recipe, list_recipes, load_recipe
 from showtell.text import Vocabulary
-from showtell.training.model import CaptionModel, build_decoder, make_bundle
-from tiny_runs import scratch_folder, tiny_recipe, trained_run
+from showtell.training.model import build_decoder
+from tiny_runs import scratch_folder, tiny_recipe, trained_run, write_bundle
 
 CLASSICS = [name for name in list_recipes() if name != "drawn-shapes"]
 WORDS = 200  # enough that two different computations would choose differently somewhere
@@ -51,17 +50,7 @@ def random_bundle(recipe: Recipe, folder: Path, *, include_encoder: bool = True)
         # A random encoder gives every picture nearly the same features. Their differences are made to matter.
         reader.weight /= seen.std(dim=0) + 0.1 * seen.std()
         reader.bias.copy_(-reader.weight @ seen.mean(dim=0))
-    bundle = make_bundle(
-        recipe,
-        CaptionModel(decoder),
-        encoder,
-        vocabulary,
-        split_fingerprint="",
-        scores={},
-        include_encoder=include_encoder,
-    )
-    save_bundle(bundle, folder)
-    return folder
+    return write_bundle(folder, recipe, encoder, decoder, vocabulary, include_encoder=include_encoder)
 
 
 @functools.cache

@@ -11,14 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import cross_entropy
 
-from showtell.bundle import load_bundle, save_bundle
+from showtell.bundle import load_bundle
 from showtell.decoders import CaptionBatch, Decoder, create_decoder, list_decoders
 from showtell.decoders.registry import DECODERS
 from showtell.encoders import build_encoder
 from showtell.text import Vocabulary
 from showtell.training.averaging import AveragedModel
-from showtell.training.model import CaptionModel, build_decoder, make_bundle, open_backend
-from tiny_runs import tiny_recipe
+from showtell.training.model import CaptionModel, build_decoder, open_backend
+from tiny_runs import tiny_recipe, write_bundle
 
 VOCAB, CHANNELS, CELLS, IMAGES = 13, 6, 4, 3
 TYING = [kind for kind in list_decoders() if hasattr(DECODERS[kind][0](), "tied")]
@@ -85,17 +85,8 @@ def test_a_bundle_gives_the_tied_decoder_back(kind: str, tmp_path: Path) -> None
     vocabulary = Vocabulary([f"word{number}" for number in range(20)])
     encoder = build_encoder(recipe.encoder, seed=0)
     decoder = build_decoder(recipe, channels=encoder.channels, vocab_size=len(vocabulary))
-    bundle = make_bundle(
-        recipe,
-        CaptionModel(decoder),
-        encoder,
-        vocabulary,
-        split_fingerprint="",
-        scores={},
-        include_encoder=True,
-    )
-    save_bundle(bundle, tmp_path / "bundle")
-    opened = open_backend(load_bundle(tmp_path / "bundle"), tmp_path / "bundle").decoder
+    bundle = write_bundle(tmp_path / "bundle", recipe, encoder, decoder, vocabulary)
+    opened = open_backend(load_bundle(bundle), bundle).decoder
     assert opened.state_dict().keys() == decoder.state_dict().keys()
     with torch.no_grad():
         opened.embedding.weight.mul_(2)  # still one matrix, not two that were equal

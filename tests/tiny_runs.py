@@ -6,7 +6,7 @@ import functools
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from showtell.data.drawn import write_drawn_dataset
 from showtell.data.records import Dataset
@@ -14,6 +14,11 @@ from showtell.data.source import read_dataset
 from showtell.decoders.registry import DECODERS
 from showtell.errors import TrainingInterrupted
 from showtell.recipes import Recipe
+
+if TYPE_CHECKING:
+    from showtell.decoders import Decoder
+    from showtell.encoders import Encoder
+    from showtell.text import Vocabulary
 
 ATTENDING = {
     "kind": "attend-gru-additive",
@@ -106,6 +111,32 @@ def trained_run(*, include_encoder: bool = False) -> Path:
 def pooled_features() -> Path:
     """The cache of the shared data set's pooled features."""
     return scratch_folder() / "pooled-features"
+
+
+def write_bundle(
+    folder: Path,
+    recipe: Recipe,
+    encoder: Encoder,
+    decoder: Decoder,
+    vocabulary: Vocabulary,
+    *,
+    include_encoder: bool = True,
+) -> Path:
+    """Writes a captioner of these parts as a bundle without scores; returns the folder."""
+    from showtell.bundle import save_bundle
+    from showtell.training.model import CaptionModel, make_bundle
+
+    bundle = make_bundle(
+        recipe,
+        CaptionModel(decoder),
+        encoder,
+        vocabulary,
+        split_fingerprint="",
+        scores={},
+        include_encoder=include_encoder,
+    )
+    save_bundle(bundle, folder)
+    return folder
 
 
 class Stopper:

@@ -17,7 +17,6 @@ from showtell.captioner import Captioner
 from showtell.errors import UsageError
 from showtell.explain import explain_caption
 from showtell.files import write_atomically
-from showtell.images import open_image
 from showtell.outputs import Record, StreamDestination, find_format
 from showtell.outputs.sheet import draw_thumbnail
 from showtell.photographs import INSTALL, find_photographs
@@ -74,7 +73,7 @@ def run_demo(
             destination.add(dataclasses.replace(record, thumbnail=draw_thumbnail(path)))
             if picture.captions:
                 drawn.append(figures / f"{path.stem}.png")
-                explanation = explain_caption(captioner, open_image(path), picture.captions[0])
+                explanation = explain_caption(captioner, path, picture.captions[0])
                 explanation.save(drawn[-1])
         destination.finish()
     sheet = output / "captions.html"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -86,7 +87,8 @@ class Student(nn.Module):
             images: (batch, 3, height, width), prepared.
             result: (batch, channels of the teacher, rows, columns).
         """
-        seen: Tensor = self.projection(self._see(images))
+        # timm's backbones have `forward_features`, nn.Module does not.
+        seen: Tensor = self.projection(self.backbone.forward_features(images))  # type: ignore[operator]
         return seen
 
     def errors(self, seen: Tensor, cells: Tensor, pooled: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,13 +103,14 @@ class Student(nn.Module):
         return functional.mse_loss(seen, cells), functional.mse_loss(scaled, pooled)
 
     def grid(self, size: int) -> tuple[int, int]:
-        """Returns the rows and columns of what is seen in pictures of a size."""
-        was_training = self.training
-        self.eval()
-        with torch.no_grad():
-            seen = self._see(torch.zeros(1, 3, size, size))
-        self.train(was_training)
-        return seen.shape[2], seen.shape[3]
+        """Returns the rows and columns of what is seen in pictures of a size.
+
+        Raises:
+            EncoderError: the backbone cannot take pictures of that size.
+        """
+        sized = replace(self.preprocessing, height=size, width=size)
+        _, grid, _ = find_layout(self.backbone, sized, self.settings.student)
+        return grid
 
     def targets(
         self, features: Tensor, grid: tuple[int, int], size: tuple[int, int]
@@ -130,10 +133,6 @@ class Student(nn.Module):
         """
         weights = {name: tensor.numpy() for name, tensor in self.backbone.state_dict().items()}
         write_weights(path, weights, self.settings.student, self.preprocessing, source=source)
-
-    def _see(self, images: Tensor) -> Tensor:
-        seen: Tensor = self.backbone.forward_features(images)  # type: ignore[operator]  # timm's backbones have it
-        return seen
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -56,8 +56,8 @@ class Engine:
 
     def start(self) -> None:
         """Makes the captioner ready, which takes a moment, and starts the threads."""
-        # Twice one picture: the second one gets a network of its own (`PortableBackend.encode`).
-        warm_up(self.captioner, (self._settings.batch, 1, 1))
+        # One picture by itself, too: it has a network of its own (`PortableBackend.encode`).
+        warm_up(self.captioner, (self._settings.batch, 1))
         self._batcher.start()
         self.ready = True
 
