@@ -23,6 +23,7 @@ BENCHMARKS = {
     "scale": "how cost grows: 100, 1,000 and 7,000 images (a quarter of an hour)",
     "step": "one training step of each decoder, float32 against bf16",
     "agreement": "captions and scores of exported models against torch",
+    "domain": "what fine-tuning for a domain gains there and forgets elsewhere (half an hour)",
     "curve": "quality of compact captioners by their size and by training pictures (an hour)",
     "words": "what a captioner is fond of saying: subjects, and the gender of people",
     "recipes": "trains and scores the five classic recipes (hours); see docs/results.md",

@@ -23,7 +23,7 @@ from showtell.data.source import READERS
 from showtell.data.splits import save_splits
 from showtell.decoding import DecodingSettings
 from showtell.errors import ConfigError, SplitError, UsageError
-from showtell.recipes import Recipe, list_recipes, load_recipe
+from showtell.recipes import Recipe, list_recipes, list_sequels, load_recipe
 
 Capture = pytest.CaptureFixture[str]
 
@@ -47,10 +47,11 @@ def test_recipes_are_listed_with_what_they_follow(capsys: Capture) -> None:
     assert main(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["recipe", "encoder", "decoder", "follows"]
-    assert [line.split()[0] for line in lines[1:]] == list(list_recipes())
-    for line, recipe in zip(lines[1:], list_recipes().values(), strict=True):
-        assert recipe.source
-        assert line.endswith(recipe.source)
+    sources = {name: recipe.source for name, recipe in list_recipes().items()} | list_sequels()
+    assert [line.split()[0] for line in lines[1:]] == list(sources)
+    for line, source in zip(lines[1:], sources.values(), strict=True):
+        assert source
+        assert line.endswith(source)
 
 
 def test_recipes_as_json_can_be_read_back(capsys: Capture) -> None:

@@ -28,6 +28,7 @@ from safetensors import SafetensorError
 
 from showtell import __version__
 from showtell.confidence import Confidence
+from showtell.config import FROM
 from showtell.decoding.settings import DecodingSettings
 from showtell.errors import BundleError, ShowtellError
 from showtell.files import digest_file, write_atomically, write_json
@@ -67,6 +68,12 @@ class Bundle:
     tuning: Mapping[str, Any] = field(default_factory=dict)  # how recipe.decoding was chosen; {}: it was not
     confidence: Confidence | None = None  # how sure its captions are, fitted on captions that people wrote
     digest: str = ""  # of bundle.json, set by `load_bundle` and `save_bundle`
+
+    def starting_recipe(self) -> Recipe:
+        """Returns what recipes inherit that go on from this captioner (`base = "from"`)."""
+        if self.encoder_weights is None:
+            return self.recipe
+        return replace(self.recipe, encoder=replace(self.recipe.encoder, weights=FROM))
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> str:

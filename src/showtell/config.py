@@ -24,7 +24,8 @@ from showtell.errors import ConfigError, did_you_mean
 
 T = TypeVar("T")
 SEPARATOR = " + "  # between several backbones, and between the weights of each
-KINDS_OF_WEIGHTS = ("imagenet", "random")  # what encoder.weights may be that is no file
+FROM = "from"  # encoder.weights: those of the captioner that a run starts from
+KINDS_OF_WEIGHTS = ("imagenet", "random", FROM)  # what encoder.weights may be that is no file
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class EncoderConfig:
     output: str = "grid"
     """"grid": one vector per cell of the last feature map; "pooled": their mean"""
     weights: str = "imagenet"
-    """"imagenet" (through timm's hub), "random", or a file: .safetensors, or .pth read weights-only; of several
-    backbones one of the first two for all, or one for each, as "a.safetensors + b.safetensors" """
+    """"imagenet" (through timm's hub), "random", "from" (those in the captioner that the run starts from, `--from`), or
+    a file: .safetensors, or .pth read weights-only; of several backbones one of the first three for all, or one for
+    each, as "a.safetensors + b.safetensors" """
     image_size: int = 0
     """height and width in pixels; 0 is the backbone's own"""
     output_stride: int = 0
@@ -147,6 +149,9 @@ class TrainingConfig:
     ema: float = 0.0
     """what a step keeps of the moving average of the weights, which is then evaluated and kept (Polyak and Juditsky
     1992; Kingma and Ba 2015, section 7.2); about 0.999; 0 turns it off"""
+    blend: float = 1.0
+    """how far what is evaluated and kept goes from the weights of the captioner that a run starts from (`--from`)
+    towards those that are learnt: less forgets less (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")"""
     device: str = "auto"
     """"cpu", "cuda", or "auto": a GPU where torch finds one"""
     precision: str = "auto"
@@ -195,6 +200,7 @@ class TrainingConfig:
             check_range(f"training.{name}", getattr(self, name), minimum=0.0, maximum=0.99)
         check_range("training.doubly_stochastic", self.doubly_stochastic, minimum=0.0, maximum=100.0)
         check_range("training.ema", self.ema, minimum=0.0, maximum=0.99999)
+        check_range("training.blend", self.blend, minimum=0.01, maximum=1.0)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the list of recipes, or one of them."""
-    from showtell.recipes import list_recipes, load_recipe
+    from showtell.recipes import list_recipes, list_sequels, load_recipe
 
     if arguments.recipe is not None:
         tables = load_recipe(arguments.recipe).to_dict()
@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         rows = [
             (name, recipe.encoder.name, recipe.decoder, recipe.source) for name, recipe in recipes.items()
         ]
+        rows += [(name, "of --from", "of --from", source) for name, source in list_sequels().items()]
         print_table(("recipe", "encoder", "decoder", "follows"), rows)
     return 0
 

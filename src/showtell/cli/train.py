@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from showtell.cli.arguments import Commands, add_command, existing, integer, writable_folder
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
-from showtell.cli.output import log, print_json
-from showtell.cli.progress import BarWatcher
-from showtell.errors import require_framework
+from showtell.cli.output import log, print_json, write_json
+from showtell.cli.progress import BarWatcher, show_progress
+from showtell.errors import UsageError, require_framework
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from showtell.data.records import Dataset
 
 
 def add_parser(commands: Commands) -> None:
@@ -30,10 +36,19 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in that folder")
     parser.add_argument(
-        "--start",
+        "--from",
         metavar="MODEL",
         type=existing,
-        help="begin with the weights of this bundle or run instead of random ones",
+        dest="start",
+        help="begin with the weights of this bundle or run instead of random ones; its words stay, and new ones of the "
+        "captions are added",
+    )
+    parser.add_argument(
+        "--old-data",
+        metavar="DATA",
+        type=existing,
+        help="with --from: a data set that MODEL was good at; both captioners are scored on its dev split in the "
+        "end, which shows what was forgotten",
     )
     parser.add_argument(
         "--features",
@@ -81,13 +96,16 @@ def collect_overrides(arguments: argparse.Namespace) -> list[str]:
 
 def run(arguments: argparse.Namespace) -> int:
     """Trains, and prints the dev scores of the best checkpoint as the last line."""
+    from showtell.bundle import find_bundle, load_bundle
     from showtell.recipes import load_recipe
 
     # In this order, so that no mistake waits for what takes longer: the recipe, the data, and torch last.
-    recipe = load_recipe(arguments.recipe, collect_overrides(arguments))
+    start = None if arguments.start is None else load_bundle(find_bundle(arguments.start)).starting_recipe()
+    recipe = load_recipe(arguments.recipe, collect_overrides(arguments), start=start)
     dataset = read_split_data(arguments)
     for split in ("train", "dev"):
         dataset.split(split)
+    old_data = _read_old_data(arguments)
 
     require_framework("Training")
     from showtell.training import train
@@ -106,5 +124,33 @@ def run(arguments: argparse.Namespace) -> int:
             watcher=watcher,
         )
     log(f"the best captioner is in {result.bundle} (epoch {result.best_epoch} of {result.epochs})")
+    if old_data is not None:
+        _measure_forgetting(arguments, result.bundle, old_data)
     print_json(result.scores)
     return 0
+
+
+def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
+    from showtell.data import read_dataset
+
+    if arguments.old_data is None:
+        return None
+    if arguments.start is None:
+        raise UsageError(
+            "--old-data tells what the captioner of --from MODEL has forgotten. Give --from, or leave it out."
+        )
+    return read_dataset(arguments.old_data).split("dev")
+
+
+def _measure_forgetting(arguments: argparse.Namespace, after: Path, old_data: Dataset) -> None:
+    """Scores both captioners on the old data; shows it, and keeps it in the run as forgetting.json."""
+    from showtell.forgetting import measure_forgetting
+
+    with show_progress("the old data", "images") as progress:
+        found = measure_forgetting(arguments.start, after, old_data, progress=progress)
+    write_json(arguments.output / "forgetting.json", found.to_dict())
+    for key, one in found.differences.items():
+        log(
+            f"{key} of the old data {100 * found.after[key]:.1f}, before {100 * found.before[key]:.1f} "
+            f"({100 * one.value:+.1f} [{100 * one.interval.low:+.1f}, {100 * one.interval.high:+.1f}])"
+        )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from showtell.config import KINDS_OF_WEIGHTS, EncoderConfig
+from showtell.config import FROM, KINDS_OF_WEIGHTS, EncoderConfig
 from showtell.encoders import metadata, weights, zoo
 from showtell.encoders.folding import fold_batch_norms
 from showtell.encoders.layouts import check_stride, find_layout, to_cells
@@ -304,6 +304,10 @@ def build_single(
                 source.digest, extra=search, file_name=source.file_name, address=source.address
             )
     else:
+        if config.weights == FROM:
+            raise ConfigError(
+                f"encoder.weights = {FROM!r} is for runs that start from a captioner. Name it with --from MODEL."
+            )
         zoo.check_backbone(name)
         kind = config.weights if config.weights in KINDS_OF_WEIGHTS else "file"
         path = weights.locate_weights(config.weights)

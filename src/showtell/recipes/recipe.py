@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from showtell.config import (
+    FROM,
     AugmentationConfig,
     EncoderConfig,
     FineTuningConfig,
@@ -94,7 +95,7 @@ class Recipe:
     def averages(self) -> bool:
         """Whether what is evaluated and kept is another thing than the weights of the last step."""
         blended = self.self_critical.epochs > 0 and self.self_critical.blend < 1
-        return blended or self.training.ema > 0
+        return blended or self.training.blend < 1 or self.training.ema > 0
 
     def is_self_critical(self, epoch: int) -> bool:
         """Returns whether an epoch of a run, from 0, is one of those behind teacher forcing."""
@@ -160,20 +161,32 @@ def _shipped() -> dict[str, str]:
 
 
 def list_recipes() -> dict[str, Recipe]:
-    """Returns the shipped recipes by name."""
-    return {name: Recipe.from_dict(_parse(text, name), name) for name, text in _shipped().items()}
+    """Returns the shipped recipes by name; those that only go on from a captioner (`list_sequels`) are no such."""
+    tables = {name: _parse(text, name) for name, text in _shipped().items()}
+    return {name: Recipe.from_dict(table, name) for name, table in tables.items() if "base" not in table}
 
 
-def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+def list_sequels() -> dict[str, str]:
+    """Returns the shipped recipes that go on from a captioner, by name, and what each follows."""
+    tables = {name: _parse(text, name) for name, text in _shipped().items()}
+    return {name: str(table["source"]) for name, table in tables.items() if "base" in table}
+
+
+def load_recipe(
+    name_or_path: str | Path, overrides: Sequence[str] = (), *, start: Recipe | None = None
+) -> Recipe:
     """Reads a shipped recipe by name, or a TOML file.
 
     Args:
         name_or_path: as "attend-gru-additive" or "my.toml". A file may say `base = "attend-gru-additive"` and
-            then give only the keys that differ.
+            then give only the keys that differ; `base = "from"` is the recipe of the captioner that the run starts
+            from.
         overrides: `section.key=value` strings, as `--set` gives them.
+        start: of the captioner that the run starts from, `Bundle.starting_recipe()`.
 
     Raises:
-        ConfigError: no such recipe or file, TOML that does not parse, or content that does not fit.
+        ConfigError: no such recipe or file, TOML that does not parse, content that does not fit, or a recipe that goes
+            on from a captioner, and no `start`.
     """
     shipped = _shipped()
     path = Path(name_or_path)
@@ -185,21 +198,35 @@ def load_recipe(name_or_path: str | Path, overrides: Sequence[str] = ()) -> Reci
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: the recipe cannot be read: {error}") from None
         tables = _parse(text, str(path))
-        base = tables.pop("base", None)
-        if base is not None:
-            if not isinstance(base, str) or base not in shipped:
-                raise ConfigError(
-                    f"{path}: base = {base!r} is not a shipped recipe.{did_you_mean(str(base), shipped)} "
-                    f"Recipes: {', '.join(shipped)}."
-                )
-            tables = _merge(_parse(shipped[base], base), tables)
         tables.setdefault("name", path.stem)
     else:
         raise ConfigError(
             f"There is no recipe {str(name_or_path)!r}.{did_you_mean(str(name_or_path), shipped)} "
             f"Recipes: {', '.join(shipped)}; or give a .toml file."
         )
+    tables = _add_base(tables, shipped, str(name_or_path), start)
     return Recipe.from_dict(apply_overrides(_with_sections(tables), overrides), str(name_or_path))
+
+
+def _add_base(
+    tables: dict[str, Any], shipped: Mapping[str, str], where: str, start: Recipe | None
+) -> dict[str, Any]:
+    """Returns the tables with what they inherit."""
+    base = tables.pop("base", None)
+    if base is None:
+        return tables
+    if base == FROM:
+        if start is None:
+            raise ConfigError(
+                f"{where}: goes on from a captioner, whose encoder and decoder it takes. Name it with --from MODEL."
+            )
+        return _merge({**start.to_dict(), "source": ""}, tables)
+    if not isinstance(base, str) or base not in shipped:
+        raise ConfigError(
+            f"{where}: base = {base!r} is not a shipped recipe.{did_you_mean(str(base), shipped)} "
+            f"Recipes: {', '.join(shipped)}."
+        )
+    return _merge(_add_base(_parse(shipped[base], base), shipped, base, start), tables)
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

@@ -90,6 +90,15 @@ class Vocabulary:
             )
         return cls([word for _, word in frequent][:max_words], rule)
 
+    def extended(self, other: Vocabulary) -> Vocabulary:
+        """Returns these words with their ids, and behind them those of `other` that are missing here.
+
+        Args:
+            other: its rule becomes the rule of the result, with the number of words that were there before.
+        """
+        new = [word for word in other.words if word not in self]
+        return Vocabulary((*self.words, *new), {**other.rule, "extended": len(self.words)}) if new else self
+
     def __len__(self) -> int:
         """Returns the number of ids, special tokens included: the width of a decoder's logits."""
         return FIRST_WORD + len(self.words)

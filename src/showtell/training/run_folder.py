@@ -102,7 +102,7 @@ class RunFolder:
                 if "start" in before and "start" not in fingerprints and not self.checkpoint.exists():
                     raise TrainingError(
                         f"{self.path}: this run was to begin with the weights of another captioner and "
-                        "ended before its first checkpoint. Give --start MODEL again, the same as then."
+                        "ended before its first checkpoint. Give --from MODEL again, the same as then."
                     )
             elif not self._has_only_begun(record):
                 raise UsageError(

@@ -1,114 +1,178 @@
 """A run that starts from a captioner that is there already, instead of from random weights.
 
-So self-critical training is tried several times from one finished run, or a decoder that was trained on frozen features
-goes on with an encoder that learns.
+So a captioner is fine-tuned for a domain, self-critical training is tried several times from one finished run, or a
+decoder that was trained on frozen features goes on with an encoder that learns.
+
+The captioner's words stay with their ids and weights; words that only the new captions have come behind them. Such a
+word begins as the mean of all words (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"):
+then it is neither as likely as the likeliest words nor unlike them all.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from showtell.bundle import Bundle, find_bundle, load_bundle
+from showtell.config import FROM, EncoderConfig
 from showtell.decoders import check_decoder
-from showtell.encoders import Encoder
+from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import TrainingError
+from showtell.images import Preprocessing
 from showtell.recipes import Recipe
-from showtell.text import Vocabulary
+from showtell.text import FIRST_WORD, Vocabulary
 from showtell.training.model import CaptionModel, to_tensors
 
+_ENCODER_KEYS = ("name", "output", "output_stride")
 
-def start_from(
-    model: CaptionModel, path: Path, recipe: Recipe, vocabulary: Vocabulary, encoder: Encoder
-) -> str:
-    """Puts the weights of a bundle into a new model.
 
-    Args:
-        model: with random weights.
-        path: a bundle, or a run, whose best one is taken.
-        recipe: of the new run.
-        vocabulary: of the new run.
-        encoder: of the new run.
+@dataclass(frozen=True)
+class Start:
+    """The captioner that a run starts from."""
 
-    Returns:
-        The bundle's digest.
+    folder: Path
+    bundle: Bundle
 
-    Raises:
-        BundleError: no such bundle, or it is damaged.
-        TrainingError: its words, its decoder or its encoder are not those of the new run.
-    """
-    folder = find_bundle(path)
-    bundle = load_bundle(folder)
-    _check_fit(folder, bundle, recipe, vocabulary)
-    if model.encoder is not None and bundle.encoder_weights is not None:
-        _load_encoder(folder, bundle, model.encoder)
-    elif bundle.encoder_weights is not None and bundle.recipe.encoder.trainable:
-        raise TrainingError(
-            f"{folder}: its encoder was trained, too, and the recipe's is frozen with the weights that it came with. "
-            "Set encoder.trainable = true; with self_critical.trains_encoder = false it stays as it is."
+    @classmethod
+    def open(cls, model: Path) -> Start:
+        """Reads it.
+
+        Args:
+            model: a bundle, or a run, whose best one is taken.
+
+        Raises:
+            BundleError: no such bundle, or it is damaged.
+        """
+        folder = find_bundle(model)
+        return cls(folder, load_bundle(folder))
+
+    def build_encoder(self, config: EncoderConfig, seed: int) -> Encoder:
+        """Returns the encoder of the new run: its own one where the configuration says so, else as without a start.
+
+        Raises:
+            TrainingError: it has no weights of an encoder.
+            ConfigError, EncoderError: the configured encoder cannot be built.
+        """
+        if config.weights != FROM:
+            return build_encoder(config, seed=seed)
+        if self.bundle.encoder_weights is None:
+            raise TrainingError(
+                f"{self.folder}: refers to its encoder and does not include it, so encoder.weights = {FROM!r} finds "
+                "nothing. Give the encoder's own weights with --weights FILE."
+            )
+        source = WeightsSource.from_dict(self.bundle.encoder.source)
+        preprocessing = self.bundle.preprocessing
+        self._check_encoder(config, (*_ENCODER_KEYS, "image_size", "fit"), preprocessing)
+        return restore_encoder(config, source, preprocessing, to_tensors(self.bundle.encoder_weights))
+
+    def load_into(
+        self, model: CaptionModel, recipe: Recipe, vocabulary: Vocabulary, encoder: Encoder
+    ) -> None:
+        """Puts its weights into a new model.
+
+        Args:
+            model: with random weights.
+            recipe: of the new run.
+            vocabulary: of the new run: this captioner's, and what was added.
+            encoder: of the new run.
+
+        Raises:
+            TrainingError: its decoder or its encoder are not those of the new run.
+        """
+        self._check_decoder(recipe)
+        weights = self.bundle.encoder_weights
+        if model.encoder is not None and weights is not None:
+            self._check_encoder(recipe.encoder, _ENCODER_KEYS, encoder.preprocessing)
+            _load(self.folder, encoder, to_tensors(weights))
+        elif self.bundle.encoder.fingerprint == encoder.fingerprint:
+            pass  # frozen, and the very one
+        elif weights is not None and self.bundle.recipe.encoder.trainable:
+            raise TrainingError(
+                f"{self.folder}: its encoder was trained, too, and the recipe's is frozen with the weights that it "
+                "came with. Set encoder.trainable = true (with self_critical.trains_encoder = false it stays as it "
+                f'is), or encoder.weights = "{FROM}".'
+            )
+        else:
+            raise TrainingError(
+                f"{self.folder}: was trained on the features of another encoder, "
+                f"{self.bundle.encoder.source.get('name')!r} (fingerprint {self.bundle.encoder.fingerprint[:12]}...), "
+                f"than the recipe's {recipe.encoder.name!r} ({encoder.fingerprint[:12]}...): other weights, another "
+                "size of pictures or other preprocessing. Give the recipe the same [encoder]."
+            )
+        old = to_tensors(self.bundle.decoder_weights)
+        sizes = len(self.bundle.vocabulary), len(vocabulary)
+        shapes = {name: tensor.shape for name, tensor in model.decoder.state_dict().items()}
+        model.decoder.load_state_dict(
+            {
+                name: tensor if tensor.shape == shapes.get(name) else _extend(tensor, *sizes)
+                for name, tensor in old.items()
+            }
         )
-    elif bundle.encoder.fingerprint != encoder.fingerprint:
-        raise TrainingError(
-            f"{folder}: was trained on the features of another encoder, {bundle.encoder.source.get('name')!r} "
-            f"(fingerprint {bundle.encoder.fingerprint[:12]}...), than the recipe's {recipe.encoder.name!r} "
-            f"({encoder.fingerprint[:12]}...): other weights, another size of pictures or other preprocessing. "
-            "Give the recipe the same [encoder]."
+
+    def _check_encoder(
+        self, config: EncoderConfig, keys: Sequence[str], preprocessing: Preprocessing
+    ) -> None:
+        """Raises TrainingError where the encoder of the new run is not of this one's kind."""
+        theirs = self.bundle.recipe.encoder
+        different = [
+            f"encoder.{key} ({getattr(theirs, key)!r}, here {getattr(config, key)!r})"
+            for key in keys
+            if getattr(theirs, key) != getattr(config, key)
+        ]
+        if preprocessing != self.bundle.preprocessing:
+            different.append(
+                f"the preprocessing ({self.bundle.preprocessing.to_dict()}, here {preprocessing.to_dict()})"
+            )
+        if different:
+            raise TrainingError(
+                f"{self.folder}: has another encoder than the recipe. Different: {'; '.join(different)}. Give the "
+                "recipe the same [encoder]."
+            )
+
+    def _check_decoder(self, recipe: Recipe) -> None:
+        folder, theirs = self.folder, self.bundle.recipe
+        if theirs.decoder != recipe.decoder:
+            raise TrainingError(
+                f"{folder}: its decoder is {theirs.decoder!r}, the recipe's is {recipe.decoder!r}. To start from it, "
+                "give the recipe the same [decoder]."
+            )
+        # Through the decoder's own options, so that a default that is written out is no difference.
+        old, new = (
+            asdict(check_decoder(one.decoder, one.decoder_options, features=one.encoder.output))
+            for one in (theirs, recipe)
         )
-    model.decoder.load_state_dict(to_tensors(bundle.decoder_weights))
-    return bundle.digest
+        different = [
+            f"decoder.{key} ({old[key]!r}, here {new[key]!r})"
+            for key in new
+            if old[key] != new[key] and key != "dropout"  # which has no weights
+        ]
+        if different:
+            raise TrainingError(
+                f"{folder}: has another decoder than the recipe. Different: {'; '.join(different)}. To start from it, "
+                "give the recipe the same [decoder]."
+            )
 
 
-def _load_encoder(folder: Path, bundle: Bundle, encoder: Encoder) -> None:
-    theirs, ours = bundle.recipe.encoder, encoder.config
-    different = [
-        f"encoder.{key} ({getattr(theirs, key)!r}, here {getattr(ours, key)!r})"
-        for key in ("name", "output", "output_stride")
-        if getattr(theirs, key) != getattr(ours, key)
-    ]
-    if bundle.preprocessing != encoder.preprocessing:
-        different.append(
-            f"the preprocessing ({bundle.preprocessing.to_dict()}, here {encoder.preprocessing.to_dict()})"
-        )
-    if different:
-        raise TrainingError(
-            f"{folder}: has another encoder than the recipe. Different: {'; '.join(different)}. Give the recipe the "
-            "same [encoder]."
-        )
+def _load(folder: Path, encoder: Encoder, weights: Mapping[str, Tensor]) -> None:
     try:
-        encoder.load_state_dict(to_tensors(bundle.encoder_weights or {}))
+        encoder.load_state_dict(weights)
     except RuntimeError as error:
         raise TrainingError(
-            f"{folder}: the weights of its encoder do not fit {ours.name!r} here: {error}"
+            f"{folder}: the weights of its encoder do not fit {encoder.config.name!r} here: {error}"
         ) from None
 
 
-def _check_fit(folder: Path, bundle: Bundle, recipe: Recipe, vocabulary: Vocabulary) -> None:
-    theirs = bundle.recipe
-    if theirs.decoder != recipe.decoder:
-        raise TrainingError(
-            f"{folder}: its decoder is {theirs.decoder!r}, the recipe's is {recipe.decoder!r}. To start from it, give "
-            "the recipe the same [decoder]."
-        )
-    # Through the decoder's own options, so that a default that is written out is no difference.
-    old, new = (
-        asdict(check_decoder(one.decoder, one.decoder_options, features=one.encoder.output))
-        for one in (theirs, recipe)
-    )
-    different = [
-        f"decoder.{key} ({old[key]!r}, here {new[key]!r})"
-        for key in new
-        if old[key] != new[key] and key != "dropout"  # which has no weights
-    ]
-    if different:
-        raise TrainingError(
-            f"{folder}: has another decoder than the recipe. Different: {'; '.join(different)}. To start from it, give "
-            "the recipe the same [decoder]."
-        )
-    if bundle.vocabulary.fingerprint() != vocabulary.fingerprint():
-        ours, other = (set(words.words) for words in (vocabulary, bundle.vocabulary))
-        raise TrainingError(
-            f"{folder}: has another vocabulary: {len(bundle.vocabulary)} ids, and the training captions with the "
-            f"recipe's [text] give {len(vocabulary)}; {len(other - ours)} of its words are missing here and "
-            f"{len(ours - other)} are new. Its weights would say other words than were meant. Train with the same "
-            "captions and the same [text]."
-        )
+def _extend(weights: Tensor, old: int, new: int) -> Tensor:
+    """Returns weights of `new` words whose first `old` ones are these; anything else as it is.
+
+    Args:
+        weights: (old, ...), one row for each word: embeddings, or the output's weights or biases.
+    """
+    if len(weights) != old:
+        return weights
+    mean = weights[FIRST_WORD:].mean(0, keepdim=True)
+    return torch.cat([weights, mean.expand(new - old, *weights.shape[1:])])

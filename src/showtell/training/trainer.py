@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from showtell.captioning import caption_feature_batches
+from showtell.config import FROM
 from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch, check_decoder
 from showtell.encoders import Encoder, build_encoder
@@ -52,7 +53,7 @@ from showtell.training.sources import (
     open_augmentation,
     prefetch,
 )
-from showtell.training.start import start_from
+from showtell.training.start import Start
 from showtell.training.stored_features import check_use, open_views
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.watcher import SilentWatcher, Watcher
@@ -93,9 +94,19 @@ def train(
         TrainingInterrupted: Ctrl-C; the run was saved.
     """
     with join_processes(choose_device(recipe.training.device)) as processes:
-        run = _Run(recipe, dataset, output, features, include_encoder, watcher or SilentWatcher(), processes)
+        beginning = None if start is None else Start.open(start)
+        run = _Run(
+            recipe,
+            dataset,
+            output,
+            features,
+            include_encoder,
+            watcher or SilentWatcher(),
+            processes,
+            beginning,
+        )
         try:
-            return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed, start=start)
+            return run.train(resume=resume, tensorboard=tensorboard, split_seed=split_seed)
         except torch.OutOfMemoryError:
             key = "self_critical" if recipe.is_self_critical(run.position.epoch) else "training"
             size = getattr(recipe, key).batch_size
@@ -117,10 +128,12 @@ class _Run:
         include_encoder: bool,
         watcher: Watcher,
         processes: Processes,
+        start: Start | None,
     ) -> None:
         self.recipe, self.dataset, self.watcher, self.processes = recipe, dataset, watcher, processes
         self.config = recipe.training
-        self.include_encoder = include_encoder
+        self.include_encoder = include_encoder or recipe.encoder.weights == FROM
+        self.start = start
         self.folder = RunFolder(output)
         check_use(recipe, features)
         check_decoder(recipe.decoder, recipe.decoder_options, features=recipe.encoder.output)
@@ -133,8 +146,11 @@ class _Run:
             min_count=recipe.text.min_count,
             max_words=recipe.text.max_words or None,
         )
+        if start is not None:
+            self.vocabulary = start.bundle.vocabulary.extended(self.vocabulary)
         self.captions = encode_captions(self.training_set, self.vocabulary, recipe.text.max_length)
-        self.encoder = build_encoder(recipe.encoder, seed=self.config.seed)
+        build = build_encoder if start is None else start.build_encoder
+        self.encoder = build(recipe.encoder, seed=self.config.seed)
         decoder = build_decoder(recipe, channels=self.encoder.channels, vocab_size=len(self.vocabulary))
         self.device = choose_device(self.config.device)
         self.encoder.to(self.device)
@@ -161,23 +177,17 @@ class _Run:
                 max_steps=recipe.decoding.max_steps,
             )
 
-    def train(
-        self, *, resume: bool, tensorboard: bool, split_seed: int | None, start: Path | None
-    ) -> TrainingResult:
+    def train(self, *, resume: bool, tensorboard: bool, split_seed: int | None) -> TrainingResult:
         fingerprints = {
             "data": self.dataset.fingerprint(),
             "vocabulary": self.vocabulary.fingerprint(),
             "encoder": self.encoder.fingerprint,  # where it is trained: of the weights that it starts from
         }
-        if not self.config.epochs and start is None and not self.folder.checkpoint.is_file():
-            raise ConfigError(
-                "training.epochs = 0 leaves only self-critical epochs, which improve a captioner that can write "
-                "already. Give it with --start MODEL, or set training.epochs."
-            )
-        if start is not None:
-            fingerprints["start"] = start_from(self.model, start, self.recipe, self.vocabulary, self.encoder)
-            if self.average is not None:
-                self.average.begin(self.model)
+        if self.start is not None:
+            fingerprints["start"] = self.start.bundle.digest
+            self._begin(self.start)
+        elif not self.folder.checkpoint.is_file():
+            self._check_needs_no_start()
         self.processes.check_same(fingerprints, "other data or another encoder")
         begin = partial(self.folder.open, resume=resume, split_seed=split_seed)
         resumed = self.processes.first(lambda: begin(self.recipe, self.dataset, fingerprints))
@@ -210,6 +220,29 @@ class _Run:
         add = partial(add_consensus, self.folder.path, self.recipe, self.training_set, source, self.watcher)
         self.processes.first(add)
         return describe_result(self.folder.path, self.position, history)
+
+    def _begin(self, start: Start) -> None:
+        start.load_into(self.model, self.recipe, self.vocabulary, self.encoder)
+        if self.average is not None:
+            self.average.begin(self.model)
+            if self.config.blend < 1:
+                self.average.set_anchor()
+        known = len(start.bundle.vocabulary)
+        self.watcher.note(
+            f"starts from {start.folder}: {known:,} words, and {len(self.vocabulary) - known:,} new ones"
+        )
+
+    def _check_needs_no_start(self) -> None:
+        if not self.config.epochs:
+            raise ConfigError(
+                "training.epochs = 0 leaves only self-critical epochs, which improve a captioner that can write "
+                "already. Give it with --from MODEL, or set training.epochs."
+            )
+        if self.config.blend < 1:
+            raise ConfigError(
+                f"training.blend = {self.config.blend} is for runs that start from a captioner. Name it with --from "
+                "MODEL, or leave it at 1."
+            )
 
     def _open_images(self) -> tuple[ImageSource, ImageSource]:
         changes = open_augmentation(self.recipe, self.training_set)
@@ -297,9 +330,13 @@ class _Run:
             return found.captions
         self.optimizer.step()
         if self.average is not None:
-            self.average.follow(self.model, position.averaged, blend=self.recipe.self_critical.blend)
+            self.average.follow(self.model, position.averaged, blend=self._blend())
             position.averaged += 1
         return found.captions
+
+    def _blend(self) -> float:
+        rewarded = self.recipe.is_self_critical(self.position.epoch)
+        return self.recipe.self_critical.blend if rewarded else self.config.blend
 
     def _compute_loss(
         self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int], share: Share
