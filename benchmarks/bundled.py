@@ -1,8 +1,8 @@
 """Makes the captioner that comes with Showtell, from random weights, by the public commands alone.
 
-A teacher in 8 bits from a committed captioner; a student distilled from it; student and decoder trained on captions,
-then the decoder on rewards; both exported in 8 bits; its confidence calibrated on dev. Every step has its seed. A step
-that is done is not done again: killed, the same command goes on.
+A teacher in 8 bits from a committed captioner; a student distilled from it; student and decoder trained on captions; the
+student trained on with a decoder that begins anew, then this one on rewards; both exported in 8 bits; its confidence
+calibrated on dev. Every step has its seed. A step that is done is not done again: killed, the same command goes on.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     work = arguments.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    teacher, student, run, model = (work / name for name in ("teacher", "student", "run", NAME))
+    teacher, student, first, run, model = (
+        work / name for name in ("teacher", "student", "first", "run", NAME)
+    )
     data = ["--data", str(arguments.flickr8k), "--data", str(arguments.coco), "--unsplit", "train"]
     if not (teacher / "portable.json").is_file():
         _run("export", str(arguments.teacher), "--int8", str(arguments.pictures), "--output", str(teacher))
@@ -55,13 +57,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             *("distill", "--teacher", str(teacher), *data, "--pictures", str(arguments.pictures)),
             *("--output", str(student), *settings, "--resume"),
         )
-    weights = student / "student.safetensors"
     name = json.loads((student / "distillation.json").read_text(encoding="utf-8"))["settings"]["student"]
-    _run(
-        *("train", NAME, *data, "--weights", str(weights), "--set", f"encoder.name={name}"),
-        *("--set", f"training.precision={arguments.precision}"),
-        *("--include-encoder", "--output", str(run), "--resume"),
-    )
+    train = ["train", NAME, *data, "--set", f"encoder.name={name}", "--include-encoder", "--resume"]
+    train += ["--set", f"training.precision={arguments.precision}"]
+    shorter = ["--set", "training.epochs=8", "--set", "self_critical.epochs=0"]
+    _run(*train, "--weights", str(student / "student.safetensors"), *shorter, "--output", str(first))
+    weights = work / "encoder.safetensors"
+    if not weights.is_file():
+        shutil.rmtree(work / "packed", ignore_errors=True)
+        _run("pack", str(first), "--output", str(work / "packed"), "--encoder", str(weights))
+    _run(*train, "--weights", str(weights), "--output", str(run))
     if not (model / "portable.json").is_file():
         shutil.rmtree(model, ignore_errors=True)
         _run("export", str(run), "--int8", str(arguments.pictures), "--output", str(model))
