@@ -19,14 +19,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from showtell.captioning import caption_feature_batches
 from showtell.config import FROM
 from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch, check_decoder
 from showtell.encoders import Encoder, build_encoder
 from showtell.errors import ConfigError, TrainingError, TrainingInterrupted
 from showtell.interruption import interruptible
-from showtell.metrics import score
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
 from showtell.training.accumulation import Share, plan_shares
@@ -56,6 +54,7 @@ from showtell.training.sources import (
 from showtell.training.start import Start
 from showtell.training.stored_features import check_use, open_views
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
+from showtell.training.validation import Validation
 from showtell.training.watcher import SilentWatcher, Watcher
 
 _STEPS_BETWEEN_CHECKS = 50  # on a GPU: to read a loss is to wait until it is computed
@@ -137,10 +136,8 @@ class _Run:
         self.folder = RunFolder(output)
         check_use(recipe, features)
         check_decoder(recipe.decoder, recipe.decoder_options, features=recipe.encoder.output)
-        self.training_set, self.dev_set = dataset.split("train"), dataset.split("dev")
-        if self.config.dev_images:
-            self.dev_set = replace(self.dev_set, images=self.dev_set.images[: self.config.dev_images])
-        self.own_dev_set = replace(self.dev_set, images=tuple(processes.share(self.dev_set.images)))
+        self.training_set = dataset.split("train")
+        self.validation = Validation(recipe, dataset, processes, watcher)
         self.vocabulary = Vocabulary.from_captions(
             (caption for image in self.training_set.images for caption in image.captions),
             min_count=recipe.text.min_count,
@@ -248,13 +245,13 @@ class _Run:
         changes = open_augmentation(self.recipe, self.training_set)
         if self.recipe.encoder.trainable:
             return DecodedImages(self.encoder, self.training_set, augmentation=changes), DecodedImages(
-                self._encoder_of(self.captioning), self.own_dev_set
+                self._encoder_of(self.captioning), self.validation.own
             )
         # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
         images = replace(self.dataset, images=self.training_set.images + self.dataset.split("dev").images)
         with self.processes.first_before_others():
             caches = open_views(images, self.training_set, self.encoder, self.features, self.watcher, changes)
-        return CachedImages(caches, self.training_set, changes), CachedImages(caches, self.own_dev_set)
+        return CachedImages(caches, self.training_set, changes), CachedImages(caches, self.validation.own)
 
     def _is_done(self) -> bool:
         return bool(self.config.patience) and self.position.stale >= self.config.patience
@@ -370,7 +367,8 @@ class _Run:
         number = position.epoch + 1
         scores: dict[str, float] | None = None
         if number % self.config.evaluate_every == 0 or number in (self.config.epochs, self.schedule.epochs):
-            scores = self._evaluate(dev_source)
+            self.captioning.eval()
+            scores = self.validation.score(self._backend(self.captioning), dev_source)
             position.stale += 1
             if scores["CIDEr"] > position.best:
                 position.best, position.best_epoch, position.stale = scores["CIDEr"], number, 0
@@ -396,25 +394,6 @@ class _Run:
         position.epoch, position.batch = number, 0
         position.loss_sum, position.tokens, position.captions, position.seconds = 0.0, 0, 0, 0.0
 
-    def _evaluate(self, source: ImageSource) -> dict[str, float]:
-        """Captions and scores dev."""
-        self.captioning.eval()
-        backend = self._backend(self.captioning)
-        plain = replace(
-            self.recipe.decoding, count=1, consensus=0.0, include=()
-        )  # what the network says itself
-        settings = replace(plain, method="beam", beam=self.config.dev_beam)
-        self.watcher.stage("dev captions", len(self.own_dev_set.images), "images")
-        own: dict[str, str] = {}
-        captions = caption_feature_batches(backend, source.feature_batches(), settings)
-        for image, found in zip(self.own_dev_set.images, captions, strict=True):
-            own[image.id] = found[0].text
-            self.watcher.advance(1)
-        everyone = {key: text for part in self.processes.gather(own) for key, text in part.items()}
-        references = {image.id: image.captions for image in self.dev_set.images}
-        hypotheses = {key: everyone[key] for key in references}
-        return self.processes.first(lambda: score(references, hypotheses).corpus)
-
     def _backend(self, model: CaptionModel) -> TorchBackend:
         return TorchBackend(
             self._encoder_of(model),
@@ -428,8 +407,7 @@ class _Run:
         return self.encoder if model.encoder is None else model.encoder
 
     def _save_best(self, epoch: int, scores: dict[str, float]) -> None:
-        search = {"beam": self.config.dev_beam, "consensus": 0.0}
-        record = {"epoch": epoch, "images": len(self.dev_set.images), **search, **scores}
+        record = {"epoch": epoch, **self.validation.describe(), **scores}
         bundle = make_bundle(
             self.recipe,
             self.captioning,
