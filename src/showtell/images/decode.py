@@ -238,12 +238,31 @@ def _identify(file: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFil
             continue
         file.seek(0)
         try:
-            return factory(file, "")
+            image = factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # Pillow's way to say "not mine"
             complaint = error
+            image = None
+        if form == "TIFF":
+            _refuse_tiff(name, file, image, complaint)
+        if image is not None:
+            return image
     if complaint is not None:
         raise ImageError(f"{name}: the image's header is damaged or cut short ({complaint})") from complaint
     raise ImageError(f"{name} is not an image that can be read: {_describe(head)}")
+
+
+def _refuse_tiff(
+    name: str, file: IO[bytes], image: ImageFile.ImageFile | None, complaint: Exception | None
+) -> None:
+    """Refuses a TIFF of a kind that Pillow does not know, or knows wrongly, as what it is."""
+    from showtell.images.tiff import (
+        describe_misread,
+        describe_unread,
+    )  # here: Pillow loads its plugin late, too
+
+    what = describe_unread(file, complaint) if image is None else describe_misread(image)
+    if what:
+        raise ImageError(f"{name}: {what}") from complaint
 
 
 def _webp_canvas(head: bytes) -> tuple[int, int] | None:
