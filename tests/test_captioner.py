@@ -354,7 +354,7 @@ def test_what_cannot_hold_is_refused_before_an_image_is_taken(exported_model: st
     with pytest.raises(ConfigError, match="zebrafish"):
         captioner.caption(never(), replace(beam, include=("zebrafish",)))
     with pytest.raises(ConfigError, match="does not know the captions of its training pictures"):
-        captioner.caption(never(), replace(beam, consensus=0.5, candidates=2))
+        captioner.caption(never(), replace(beam, consensus=0.5))
     with pytest.raises(UsageError, match="one image or an iterable of images"):
         captioner.caption(3)  # type: ignore[arg-type]
     captioner.caption(never(), beam).close()

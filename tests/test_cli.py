@@ -129,7 +129,7 @@ def test_without_a_command_help_goes_to_standard_error(capsys: Capture) -> None:
         ),
         ("alt -p.html", "there is no option '-p.html'. If it is a file's name, write './-p.html'"),
         ("recipes a b", "unrecognized arguments: b. Help: showtell"),
-        ("recipes -q", "unrecognized arguments: -q. Help: showtell"),
+        ("recipes -q", "there is no option '-q'."),
         ("evaluate . --data . --split tets", "must be one of train, dev, test. Did you mean 'test'?"),
         ("caption x --model . --beam 0", "--beam: must be a whole number of at least 1. Received: '0'"),
         ("caption x --model . --top-p 2", "--top-p: must be a number above 0 and at most 1. Received: '2'"),

@@ -149,7 +149,10 @@ def test_bad_pages_and_pictures_stop_nothing_and_come_last(site: Path, model: st
     (site / "c.htm").symlink_to("/etc/passwd")
     out, err = run([site, "--model", model, "--write", "--in-place"], capsys, code=1)
     assert 'a.html:1: img img/cat.jpg: missing alt: written "' in out
-    assert "a.html:1: img https://example.com/a.jpg: missing alt: left (it is on the web)" in out
+    assert (
+        "a.html:1: img https://example.com/a.jpg: missing alt: left (it is on the web, and was not looked at)"
+        in out
+    )
     assert f"{site / 'b.xhtml'}: error: it is not well-formed XML" in out
     lines = err.splitlines()
     assert lines[0].startswith("showtell: 3 pages; ")  # b.xhtml and c.htm could not be read
