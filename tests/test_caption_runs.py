@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -322,6 +323,104 @@ def test_a_kill_between_the_output_and_the_end_of_the_journal_doubles_nothing(
     caption(*unfinished, "--resume", "--skip-existing")
     assert (here / "out.jsonl").read_bytes() == once
     assert len(set(images_in(here / "out.jsonl"))) == len(once.splitlines()) == 40
+
+
+def test_resuming_says_what_it_keeps_and_when_nothing_is_left(
+    unfinished: list[str], here: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    from showtell.outputs import Journal
+
+    capsys.readouterr()
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "remove", lambda self: None)  # killed at the very end
+        assert caption(*unfinished, "--resume") == 1  # three are bad
+    error = capsys.readouterr().err
+    assert "showtell: going on: the results of 12 images that were done before are kept\n" in error
+    assert "nothing was left" not in error
+    assert caption(*unfinished, "--resume") == 1
+    error = capsys.readouterr().err
+    assert (
+        "the results of 40 images that were done before are kept\nshowtell: nothing was left to caption"
+        in error
+    )
+    assert leftovers(here) == []
+    before = (here / "out.jsonl").stat()
+    os.link(here / "photos/0.jpg", here / "photos/new.jpg")
+    for more in ([], ["--dry-run"]):
+        assert caption(*unfinished, "--resume", *more) == 0
+        output = capsys.readouterr()
+        assert output.out == ""
+        assert output.err == (
+            "showtell: nothing is left to do: no run to out.jsonl is unfinished, and that file stays as it is. For "
+            "images that are new, give --skip-existing; to caption all anew, leave out --resume\n"
+        )
+    after = (here / "out.jsonl").stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    assert caption(*unfinished, "--resume", "--skip-existing") == 1  # what failed is tried again
+    assert images_in(here / "out.jsonl").count("photos/new.jpg") == 1
+
+
+def test_a_dry_run_says_what_would_be_refused(unfinished: list[str], here: Path, capsys: Capture) -> None:
+    before = {path: path.read_bytes() for path in here.rglob("*") if path.is_file()}
+    capsys.readouterr()
+    assert caption(*unfinished, "--dry-run") == 2
+    assert (
+        "out.jsonl.part holds the results of 12 images, of a run that did not end." in capsys.readouterr().err
+    )
+    assert caption(*unfinished, "--dry-run", "--resume") == 0
+    output = capsys.readouterr()
+    assert output.out.splitlines() == [f"photos/{number}.jpg" for number in range(12, 40)]
+    assert (
+        "would caption 28 and pass over 0, keep the results of 12 that were done before, and write out.jsonl"
+        in (output.err)
+    )
+    assert caption("photos", "--dry-run", "--output", "photos") == 2
+    assert "--output: 'photos' is a folder; name a file" in capsys.readouterr().err
+    (here / "out.jsonl.part").write_text("my notes")
+    before[here / "out.jsonl.part"] = b"my notes"
+    assert caption(*unfinished, "--dry-run", "--resume") == 2
+    assert "out.jsonl.part is no journal" in capsys.readouterr().err
+    (here / "mine.jsonl").write_text("")
+    before[here / "mine.jsonl"] = b""
+    assert caption("photos", "--dry-run", "--format", "jsonl", "--output", "mine.jsonl") == 0
+    assert "and replace mine.jsonl\n" in capsys.readouterr().err
+    assert (
+        caption("photos", "--dry-run", "--format", "jsonl", "--output", "mine.jsonl", "--skip-existing") == 0
+    )
+    assert "and add to mine.jsonl\n" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in here.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("options", [["--output", "{}/out.txt"], ["--explain", "{}/a/b"]])
+def test_a_place_that_may_not_be_written_is_said_first(
+    options: list[str], small: list[bytes], capsys: Capture
+) -> None:
+    words = ["--dry-run"]
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # one that others may look into
+        place = Path(name) / "place"
+        place.mkdir()
+        (Path(name) / "a.jpg").write_bytes(small[0])
+        options = [option.format(place) for option in options]
+        assert caption(f"{name}/a.jpg", *words, *options) == 0  # and everything is imported
+        Path(name).chmod(0o755)
+        place.chmod(0o555)
+        capsys.readouterr()
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)  # nobody, who may not do what root may
+        try:
+            code = caption(f"{name}/a.jpg", *words, *options)
+        finally:
+            if root:
+                os.seteuid(0)
+        place.chmod(0o755)
+        assert list(place.iterdir()) == []
+    output = capsys.readouterr()
+    assert (code, output.out) == (1, "")
+    assert output.err == (
+        f"showtell: error: not allowed to read or write: '{place}' (Permission denied). Check who may, or choose "
+        "another place\n"
+    )
 
 
 @pytest.mark.parametrize("done", [0, 1, 7, 8, 9, 23, 24, 25, 40])

@@ -341,3 +341,20 @@ def test_a_pillow_image_may_come_again_and_again(captioner: Captioner, photograp
             first, *others = captioner.caption([image] * 8, workers=4)
         assert first.error is None
         assert [other.text for other in others] == [first.text] * 7
+
+
+def test_what_cannot_hold_is_refused_before_an_image_is_taken(exported_model: str) -> None:
+    captioner = Captioner.load(exported_model)
+
+    def never() -> Iterator[Path]:
+        raise AssertionError("an image was taken")
+        yield Path()
+
+    beam = replace(captioner.settings, method="beam", beam=2, consensus=0.0)
+    with pytest.raises(ConfigError, match="zebrafish"):
+        captioner.caption(never(), replace(beam, include=("zebrafish",)))
+    with pytest.raises(ConfigError, match="does not know the captions of its training pictures"):
+        captioner.caption(never(), replace(beam, consensus=0.5))
+    with pytest.raises(UsageError, match="one image or an iterable of images"):
+        captioner.caption(3)  # type: ignore[arg-type]
+    captioner.caption(never(), beam).close()

@@ -119,8 +119,17 @@ def test_without_a_command_help_goes_to_standard_error(capsys: Capture) -> None:
         ("caption x.jpg --modle m", "there is no option '--modle'. Did you mean '--model'?"),
         ("score --outptu=x a b", "there is no option '--outptu'. Did you mean '--output'?"),
         ("evaluate . --data . --spl dev", "there is no option '--spl'."),
+        (
+            "caption -x.jpg",
+            "there is no option '-x.jpg'. If it is a file's name, write './-x.jpg', or -- before it.",
+        ),
+        (
+            "caption --output -o.txt x.jpg",
+            "'-o.txt'. If it is a file's name, write './-o.txt', or -- before it.",
+        ),
+        ("alt -p.html", "there is no option '-p.html'. If it is a file's name, write './-p.html'"),
         ("recipes a b", "unrecognized arguments: b. Help: showtell"),
-        ("recipes -q", "unrecognized arguments: -q. Help: showtell"),
+        ("recipes -q", "there is no option '-q'."),
         ("evaluate . --data . --split tets", "must be one of train, dev, test. Did you mean 'test'?"),
         ("caption x --model . --beam 0", "--beam: must be a whole number of at least 1. Received: '0'"),
         ("caption x --model . --top-p 2", "--top-p: must be a number above 0 and at most 1. Received: '2'"),

@@ -149,10 +149,14 @@ def test_bad_pages_and_pictures_stop_nothing_and_come_last(site: Path, model: st
     (site / "c.htm").symlink_to("/etc/passwd")
     out, err = run([site, "--model", model, "--write", "--in-place"], capsys, code=1)
     assert 'a.html:1: img img/cat.jpg: missing alt: written "' in out
-    assert "a.html:1: img https://example.com/a.jpg: missing alt: left (it is on the web)" in out
+    assert (
+        "a.html:1: img https://example.com/a.jpg: missing alt: left (it is on the web, and was not looked at)"
+        in out
+    )
     assert f"{site / 'b.xhtml'}: error: it is not well-formed XML" in out
     lines = err.splitlines()
-    assert "6 failed" in lines[0]
+    assert lines[0].startswith("showtell: 3 pages; ")  # b.xhtml and c.htm could not be read
+    assert "4 failed" in lines[0]
     errors = [line.removeprefix(f"showtell: error: {site}/") for line in lines[1:]]
     assert len(errors) == 6
     assert errors[0].startswith("a.html:1: gone.jpg: there is no file 'gone.jpg' in ")
@@ -308,6 +312,30 @@ def test_a_folder_without_pages_has_nothing_to_report(tmp_path: Path, model: str
         "showtell: 0 pages; pictures that lack alt text: none\n",
     )
     assert run([tmp_path, "--model", model, "--format", "json"], capsys)[0] == "[]\n"
+
+
+def test_what_is_no_page_is_an_error(
+    site: Path, model: str, photographs: list[Path], tmp_path: Path, capsys: Capture
+) -> None:
+    notes, disguised, template = tmp_path / "notes.txt", tmp_path / "photo.html", tmp_path / "post.j2"
+    notes.write_text("milk, eggs: 3 < 4")
+    disguised.write_bytes(photographs[0].read_bytes())
+    template.write_text("{% if x %}<p>no pictures{% endif %}")
+    named = [photographs[0], notes, disguised, template]
+    out, err = run([*named, "--model", model], capsys, code=1)
+    image = "it is no web page. If it is an image, caption it with: showtell caption"
+    text = "it is no web page: it has no HTML tag. Give pages (.html, .htm, .xhtml, .xht) or folders"
+    expected = [f"{photographs[0]}: {{}}{image}", f"{notes}: {{}}{text}", f"{disguised}: {{}}{image}"]
+    assert out.splitlines() == [line.format("error: ") for line in expected]
+    assert err.splitlines() == [
+        "showtell: 1 page; pictures that lack alt text: none",
+        *("showtell: error: " + line.format("") for line in expected),
+    ]
+    _, err = run([site / "index.html", "--model", model], capsys)
+    assert err.startswith("showtell: 1 page; ")
+    wide = tmp_path / "wide.html"
+    wide.write_text("<p>no pictures", encoding="utf-16")  # zeros, and yet a page
+    run([wide, "--model", model], capsys)
 
 
 def test_it_needs_no_framework(site: Path, model: str) -> None:

@@ -51,6 +51,20 @@ def test_one_bad_file_does_not_stop_the_others(
         assert error.count(str(path)) == 1
 
 
+def test_names_that_begin_with_a_dash(
+    model: str, photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("-x.jpg", "--greedy"):
+        shutil.copyfile(photographs[0], name)
+    assert main(["caption", "--model", model, "--", "-x.jpg", "--greedy"]) == 0
+    assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["-x.jpg", "--greedy"]
+    assert (
+        main(["caption", "./-x.jpg", "--model", model, "--length-penalty", "-1"]) == 2
+    )  # a number is no option
+    assert "argument --length-penalty: must be a number" in capsys.readouterr().err
+
+
 def test_several_captions_come_best_first_in_every_format(
     model: str, photographs: list[Path], capsys: Capture
 ) -> None:
@@ -117,6 +131,37 @@ def test_explain_draws_one_picture_for_each_image(
     assert f"is in {folder / 'astronaut.png'}" in capsys.readouterr().err
     with Image.open(folder / "astronaut.png") as drawn:
         assert drawn.width > 200
+
+
+def test_figures_keep_their_names_and_leave_what_is_not_theirs(
+    model: str, photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder, source in (("a", photographs[0]), ("b", photographs[1])):
+        Path(folder).mkdir()
+        shutil.copyfile(source, Path(folder, "cat.jpg"))
+    Path("why").mkdir()
+    Path("why/cat.png").write_bytes(photographs[2].read_bytes())  # somebody's picture, and no explanation
+    words = [".", "--model", model, "--explain", "why", "--format", "jsonl"]
+
+    def run(*words: str) -> list[str]:
+        assert main(["caption", *words]) == 0
+        return [json.loads(line)["image"] for line in capsys.readouterr().out.splitlines()]
+
+    assert run(*words) == ["a/cat.jpg", "b/cat.jpg", "why/cat.png"]
+    owners = {"cat-2": "a/cat.jpg", "cat-3": "b/cat.jpg", "cat-4": "why/cat.png"}
+
+    def explained() -> dict[str, str]:
+        return {path.stem: json.loads(path.read_text())["image"] for path in Path("why").glob("*.json")}
+
+    assert explained() == owners
+    before = {path.name: path.read_bytes() for path in Path("why").iterdir()}
+    # The other way round, with figures among the pictures: nothing is doubled, and each keeps its name.
+    assert main(["caption", "b", ".", *words[1:]]) == 0
+    assert "figures of earlier runs that were replaced: 3" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in Path("why").iterdir()} == before
+    assert main(["caption", *words, "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["a/cat.jpg", "b/cat.jpg", "why/cat.png"]
 
 
 def test_explain_by_hiding_parts(model: str, photographs: list[Path], tmp_path: Path) -> None:

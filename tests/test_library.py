@@ -19,6 +19,7 @@ from showtell import library
 from showtell.bundle import find_bundle
 from showtell.captioner import Captioner
 from showtell.cli.main import main
+from showtell.cli.models import describe_search
 from showtell.errors import BundleError, MissingExtraError
 from showtell.files import digest_file
 from showtell.library import bundled_names, is_name, list_models, locate_model
@@ -263,12 +264,16 @@ def test_models_are_listed(
     locate_model("hub:somebody/captioner")
     assert [one.name for one in list_models()] == ["mini", f"hub:somebody/captioner@{VERSION}"]
     assert main(["models"]) == 0
-    head, first, second = capsys.readouterr().out.splitlines()
-    assert head.split() == ["name", "MB", "CIDEr", "Bleu_4", "folder"]
+    output = capsys.readouterr()
+    head, first, second = output.out.splitlines()
+    assert head.split() == ["name", "MB", "CIDEr", "Bleu_4", "search", "folder"]
+    assert "as training found them by the search that is named" in output.err
     assert first.split()[0] == "mini"
     assert second.split()[0] == f"hub:somebody/captioner@{VERSION}"
     dev = json.loads((exported() / "portable.json").read_text())["scores"]["dev"]
     assert first.split()[2:4] == [f"{100 * dev[key]:.1f}" for key in ("CIDEr", "Bleu_4")]
+    assert first.split()[4] == describe_search(dev["beam"])
+    assert [describe_search(beam) for beam in (None, 1, 3)] == ["-", "greedy", "beam-3"]
     assert main(["models", "--json"]) == 0
     assert [one["name"] for one in json.loads(capsys.readouterr().out)["models"]] == [
         "mini",

@@ -309,8 +309,8 @@ def test_no_address_leads_out(
         ("", "it names no picture"),
         ("?x=1", "it names no picture"),
         ("img/", "it names no picture"),
-        ("https://example.com/a.jpg", "it is on the web"),
-        ("//example.com/a.jpg", "it is on the web"),
+        ("https://example.com/a.jpg", "it is on the web, and was not looked at"),
+        ("//example.com/a.jpg", "it is on the web, and was not looked at"),
         ("logo.svg?x", "a drawing (SVG) cannot be captioned"),
         ("data:image/svg+xml,<svg/>", "a drawing (SVG) cannot be captioned"),
         ("gone.jpg", "[there is no file 'blog/gone.jpg' in "),
@@ -336,9 +336,9 @@ def test_what_cannot_be_opened_says_why(site: Path, address: str, reason: str) -
         ("../", "top.jpg", "top.jpg"),
         ("top.html", "img/é.jpg", "blog/img/é.jpg"),
         ("/blog/", "/top.jpg", "top.jpg"),
-        ("https://example.com/x/", "a.jpg", "it is on the web"),
-        ("https://example.com/x/", "/a.jpg", "it is on the web"),
-        ("//example.com/x/", "a.jpg", "it is on the web"),
+        ("https://example.com/x/", "a.jpg", "it is on the web, and was not looked at"),
+        ("https://example.com/x/", "/a.jpg", "it is on the web, and was not looked at"),
+        ("//example.com/x/", "a.jpg", "it is on the web, and was not looked at"),
         ("https://[half", "a.jpg", "[its address is damaged: "),
         ("file:///etc/", "passwd", "[addresses that begin with 'file:' are not read]"),
         ("../../", "secret.jpg", "[it leads out of "),
@@ -365,7 +365,10 @@ def test_the_first_candidate_that_is_there_is_taken(site: Path) -> None:
     page = site / "blog" / "page.html"
     found = locate(["https://example.com/a.jpg", "gone.jpg", "../top.jpg", "img/é.jpg"], page, site, "")
     assert found.image == site.resolve() / "top.jpg"
-    assert locate(["https://example.com/a.jpg", "gone.jpg"], page, site, "").reason == "it is on the web"
+    assert (
+        locate(["https://example.com/a.jpg", "gone.jpg"], page, site, "").reason
+        == "it is on the web, and was not looked at"
+    )
 
 
 def test_reports_show_the_beginning_of_what_is_inside_of_the_page() -> None:

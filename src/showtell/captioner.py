@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from showtell.bundle import load_bundle
-from showtell.captioning import Backend, Caption, caption_features, stack_pictures
+from showtell.captioning import Backend, Caption, caption_features, check_settings, stack_pictures
 from showtell.confidence import Confidence, Said
 from showtell.data.records import Dataset
 from showtell.decoding import DecodingSettings
@@ -216,7 +216,10 @@ class Captioner:
                 (`start_of_batch`), results are bit for bit those that the whole job would have given.
 
         Raises:
-            UsageError: `min_confidence` is not from 0 to 1, or above 0 and the captioner does not know how sure it is.
+            UsageError: `min_confidence` is not from 0 to 1, or above 0 and the captioner does not know how sure it is;
+                or what was given is no image and no iterable. These and the next are raised at once, before an image is
+                read.
+            ConfigError: settings that this captioner cannot search by: words that it does not know, say.
         """
         if not 0 <= min_confidence <= 1:
             raise UsageError(f"min_confidence must be from 0 to 1. Received: {min_confidence!r}")
@@ -227,8 +230,20 @@ class Captioner:
                 "DATA --write."
             )
         settings = settings or self.settings
+        check_settings(self.backend, settings)
+        ahead = _decode_ahead(images, self.backend.read, workers, start)
+        return self._caption(ahead, settings, min_confidence, start)
+
+    def _caption(
+        self,
+        ahead: Generator[list[Any | ImageError], None, None],
+        settings: DecodingSettings,
+        min_confidence: float,
+        start: int,
+    ) -> Generator[CaptionedPicture, None, None]:
+        """Yields one result for each picture or error of the batches, and closes them."""
         index = start
-        with contextlib.closing(_decode_ahead(images, self.backend.read, workers, start)) as batches:
+        with contextlib.closing(ahead) as batches:
             for batch in batches:
                 positions = [
                     index + place for place, item in enumerate(batch) if not isinstance(item, ImageError)

@@ -122,20 +122,38 @@ def caption_features(
         ConfigError: a consensus is asked for, and the captioner does not know what people said; or words are to be
             included that it does not know, or that do not fit into `max_steps`.
     """
-    if not settings.consensus or settings.candidates == 1:
+    consensus = _consensus(backend, settings)
+    if consensus is None:
         return _search(backend, features, settings, positions, watch)
+    captions = _search(backend, features, replace(settings, count=settings.candidates), positions, watch)
+    words = [[caption.words for caption in image] for image in captions]
+    agreements = consensus.agree(features, words, settings.neighbours)
+    return [
+        _rank(image, settings.consensus * agreement)[: settings.count]
+        for image, agreement in zip(captions, agreements, strict=True)
+    ]
+
+
+def check_settings(backend: Backend, settings: DecodingSettings) -> None:
+    """Refuses what a search of this captioner would refuse, before there are features.
+
+    Raises:
+        ConfigError: as `caption_features`.
+    """
+    _consensus(backend, settings)
+    Constraints.read(settings, backend.vocabulary)
+
+
+def _consensus(backend: Backend, settings: DecodingSettings) -> Opinion | None:
+    """Returns who ranks the captions, or None where nobody is asked."""
+    if not settings.consensus or settings.candidates == 1:
+        return None
     if backend.consensus is None:
         raise ConfigError(
             f"decoding.consensus = {settings.consensus:g}: this captioner does not know the captions of its training "
             "pictures. Add them to its bundle (showtell remember MODEL --data DATA --output FOLDER), or set it to 0."
         )
-    captions = _search(backend, features, replace(settings, count=settings.candidates), positions, watch)
-    words = [[caption.words for caption in image] for image in captions]
-    agreements = backend.consensus.agree(features, words, settings.neighbours)
-    return [
-        _rank(image, settings.consensus * agreement)[: settings.count]
-        for image, agreement in zip(captions, agreements, strict=True)
-    ]
+    return backend.consensus
 
 
 def _search(

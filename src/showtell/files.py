@@ -65,6 +65,20 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def require_writable(folder: Path) -> None:
+    """Checks, without writing, that files can be made in a folder, or the folder in the nearest one above that exists.
+
+    Raises:
+        OSError: as writing would, with the folder in which nothing can be made.
+    """
+    while not folder.exists():
+        folder = folder.absolute().parent
+    if not folder.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 def remove_neighbours(path: Path) -> None:
     """Removes what a killed `write_atomically` of this file left beside it."""
     target = path.resolve()

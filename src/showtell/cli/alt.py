@@ -106,14 +106,16 @@ def run(arguments: argparse.Namespace) -> int:
     problems = [MISSING] + [EMPTY] * arguments.empty + [POOR] * arguments.poor
     form = arguments.format
     rows: list[Row] = []
+    read = 0
     failures: list[str] = []
     counts: Counter[str] = Counter()
     if form == "csv":
         print(",".join(FIELDS))
     with show_progress("captions", "pictures", hidden=form != "json" and sys.stdout.isatty()) as progress:
         for page in propose(pages, captioner, settings, problems=problems, progress=progress):
+            read += not page.error
             for row in report(page, write(page, arguments)):
-                counts[row["status"]] += 1
+                counts[row["status"]] += row["problem"] != "error"  # of pictures, not of pages
                 if row["status"] == "failed":
                     failures.append(describe_failure(row))
                 if form == "json":
@@ -122,7 +124,7 @@ def run(arguments: argparse.Namespace) -> int:
                     print(render(row, form), end="", flush=True)
     if form == "json":
         print(json.dumps(rows, ensure_ascii=False, indent=2))
-    log(f"{len(pages):,} pages; pictures that lack alt text: {summarise(counts)}")
+    log(f"{read:,} {'page' if read == 1 else 'pages'}; pictures that lack alt text: {summarise(counts)}")
     for failure in failures:
         log(f"error: {failure}")
     return 1 if failures else 0
@@ -245,4 +247,4 @@ def describe_failure(row: Row) -> str:
 
 def summarise(counts: Counter[str]) -> str:
     """Returns how many pictures there are of each status."""
-    return ", ".join(f"{number:,} {status}" for status, number in counts.items()) or "none"
+    return ", ".join(f"{number:,} {status}" for status, number in counts.items() if number) or "none"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -42,14 +43,25 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}{stop} Help: {self.prog} --help")
 
     def refuse_unknown(self, words: Sequence[str]) -> None:
-        """Raises UsageError, naming the nearest option, if one of `words` is an option that there is not."""
-        options = re.findall(r"--[a-z][a-z0-9-]*", self.format_help())
+        """Raises UsageError if one of `words` is an option that there is not; with what was meant."""
+        options = re.findall(r"--[a-z][a-z0-9-]*|(?<![\w-])-[a-z]\b", self.format_help())
         for word in words:
             name = word.split("=")[0]
             if name == "--":
                 return
-            if name.startswith("--") and name not in options:
-                self.error(f"there is no option {name!r}.{did_you_mean(name, options)}")
+            if name.startswith("-") and name not in ("-", *options) and not _is_number(word):
+                near = did_you_mean(name, options)
+                if not near or os.path.lexists(word):
+                    near = f" If it is a file's name, write {f'.{os.sep}{word}'!r}, or -- before it."
+                self.error(f"there is no option {name!r}.{near}")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def add_command(

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,9 @@ from showtell.cli.output import log
 from showtell.cli.output_options import (
     add_output_options,
     check_output_options,
+    check_places,
     has_journal,
+    is_finished,
     open_destination,
     open_sidecars,
 )
@@ -33,7 +35,8 @@ from showtell.cli.progress import show_progress
 from showtell.errors import ImageError, Interrupted, SidecarError
 
 if TYPE_CHECKING:
-    from showtell.captioner import CaptionedPicture, Captioner
+    from showtell.captioner import Captioner
+    from showtell.cli.explanations import Explanations
     from showtell.intake import Intake, Item
     from showtell.outputs import Destination, Failures, Format, Sidecars
 
@@ -87,7 +90,8 @@ def add_parser(commands: Commands) -> None:
         "--explain",
         metavar="FOLDER",
         type=writable_folder,
-        help="also draw where in the picture each word came from, as NAME.png, with the figures in NAME.json",
+        help="also draw where in the picture each word came from, as NAME.png, with the numbers in NAME.json; those of "
+        "other images stay",
     )
     parser.add_argument(
         "--explain-with",
@@ -105,6 +109,13 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Captions every image that can be read; returns 1 if one could not, or a sidecar could not be written."""
     check_output_options(arguments)
+    check_places(arguments)
+    if is_finished(arguments):
+        log(
+            f"nothing is left to do: no run to {arguments.output} is unfinished, and that file stays as it is. For "
+            "images that are new, give --skip-existing; to caption all anew, leave out --resume"
+        )
+        return 0
     # Of damaged tags in images that can be read all the same; the others are reported.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
     from showtell.intake import Intake
@@ -162,9 +173,12 @@ def _caption(
         file.journal.begin(_made_by(arguments, captioner, settings))
         for record in file.journal.records():
             failures.add(record)
-    done = skipped = 0
+        if file.journal.count:
+            log(f"going on: the results of {file.journal.count:,} images that were done before are kept")
+    done = skipped = handled = 0
     looks_again = arguments.format == "html" or arguments.explain is not None
     allowance = Allowance(KEPT)
+    explanations = _open_explanations(arguments)
 
     def is_done(item: Item) -> bool:
         return file is not None and file.has(item.name)
@@ -181,7 +195,7 @@ def _caption(
                 item = dataclasses.replace(item, source=KeptImage(item.source, item.source.name, allowance))
             yield item
 
-    items = Counted(intake, ahead=AHEAD if intake.is_quick else 0)
+    items = Counted(_without_figures(intake, explanations), ahead=AHEAD if intake.is_quick else 0)
     hidden = arguments.output is None and sys.stdout.isatty()
     captioned = caption_items(
         captioner, wanted(), settings, done=is_done, min_confidence=arguments.min_confidence
@@ -197,9 +211,9 @@ def _caption(
             if picture.error is None:
                 if arguments.format == "html":
                     record = _with_thumbnail(record, item)
-                if arguments.explain is not None and picture.captions:
+                if explanations is not None and picture.captions:
                     try:
-                        explain(item, picture, captioner, arguments.explain, arguments.explain_with)
+                        explanations.draw(item, picture, captioner)
                     except ImageError as error:  # it is read a second time, and may be gone by then
                         log(f"error: {item.name}: not explained: {error}")
                 if sidecars is not None and picture.captions:
@@ -212,12 +226,29 @@ def _caption(
             destination.add(record)
             failures.add(record)
             progress(done + skipped + handled, items.total)
+    if done and not handled:
+        log("nothing was left to caption")
     if skipped:
         log(f"{skipped:,} that were done before were passed over")
+    if explanations is not None and explanations.replaced:
+        log(f"figures of earlier runs that were replaced: {explanations.replaced:,}")
     if intake.linked_folders:
         log(
             f"links to folders were not followed ({intake.linked_folders:,}); name them to caption what they hold"
         )
+
+
+def _open_explanations(arguments: argparse.Namespace) -> Explanations | None:
+    if arguments.explain is None:
+        return None
+    from showtell.cli.explanations import Explanations
+
+    return Explanations(arguments.explain, arguments.explain_with)
+
+
+def _without_figures(items: Iterable[Item], explanations: Explanations | None) -> Iterable[Item]:
+    """Passes over what earlier runs drew, where the folder of the figures is among what is captioned."""
+    return items if explanations is None else (item for item in items if not explanations.has(item))
 
 
 def _made_by(arguments: argparse.Namespace, captioner: Captioner, settings: Any) -> dict[str, Any]:
@@ -266,15 +297,25 @@ def _dry_run(
     failures: Failures,
 ) -> int:
     """Prints each image that would be captioned, and its sidecar."""
-    from showtell.outputs import Record, one_line
+    from showtell.outputs import Journal, Record, one_line
     from showtell.outputs.formats import read_earlier
+    from showtell.outputs.journal import journal_of
 
     known: set[str] = set()
-    if arguments.skip_existing and has_journal(arguments.output) and arguments.output.exists():
-        known = {one.image for one in read_earlier(arguments.output, form) if not one.failed}
+    kept: set[str] = set()
+    extends = False
+    if has_journal(arguments.output):
+        extends = arguments.skip_existing and arguments.output.exists()
+        if extends:
+            known = {one.image for one in read_earlier(arguments.output, form) if not one.failed}
+        if (path := journal_of(arguments.output)).exists():
+            with Journal(path, resume=arguments.resume, looks_only=True) as journal:
+                kept = {form.spell(record.image) for record in journal.records()}
     had = (lambda name: form.spell(name) in known) if has_journal(arguments.output) else None
     count = skipped = 0
-    for item in intake:
+    for item in _without_figures(intake, _open_explanations(arguments)):
+        if form.spell(item.name) in kept:
+            continue
         if _is_existing(arguments, sidecars, had, item):
             skipped += 1
             continue
@@ -289,27 +330,14 @@ def _dry_run(
             print(line)
             count += 1
         failures.add(Record(item.name, error=refusal))
-    to = "" if arguments.output is None else f", and write {arguments.output}"
-    log(f"would caption {count:,} and pass over {skipped:,}{to}")
+    again = f", keep the results of {len(kept):,} that were done before" if kept else ""
+    to = "" if arguments.output is None else f", and {_writing(arguments.output, extends)} {arguments.output}"
+    log(f"would caption {count:,} and pass over {skipped:,}{again}{to}")
     failures.report()
     return 1 if failures.count else 0
 
 
-def explain(item: Item, result: CaptionedPicture, captioner: Captioner, folder: Path, method: str) -> None:
-    """Draws where each word of the best caption came from, as FOLDER/NAME.png or NAME-2.png, and writes NAME.json.
-
-    Raises:
-        UsageError: the model has no attention, and it was asked for.
-    """
-    from showtell.explain import explain_caption
-    from showtell.outputs import one_line
-
-    explanation = explain_caption(captioner, item.source, result.captions[0], method)
-    folder.mkdir(parents=True, exist_ok=True)
-    stem = "image" if item.path is None else Path(item.path).stem
-    target, number = folder / f"{stem}.png", 1
-    while target.exists() or target.with_suffix(".json").exists():
-        number += 1
-        target = folder / f"{stem}-{number}.png"
-    explanation.save(target)
-    log(f"{one_line(item.name)}: where its words come from is in {one_line(str(target))}")
+def _writing(output: Path, extends: bool) -> str:
+    if extends:
+        return "add to"
+    return "replace" if output.is_file() else "write"

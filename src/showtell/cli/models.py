@@ -15,8 +15,8 @@ def add_parser(commands: Commands) -> None:
         "models",
         run,
         summary="list the captioners that can be used by name",
-        description="Lists what comes with Showtell and what was fetched from a hub, with its size and its scores on "
-        "dev.",
+        description="Lists what comes with Showtell and what was fetched from a hub, with its size and the scores on "
+        "dev that training found.",
     )
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
@@ -39,12 +39,24 @@ def run(arguments: argparse.Namespace) -> int:
         )
         return 0
     width = max(len("name"), *(len(one.name) for one in found))
-    print(f"{'name':{width}}  {'MB':>6}  {'CIDEr':>6}  {'Bleu_4':>6}  folder")
+    print(f"{'name':{width}}  {'MB':>6}  {'CIDEr':>6}  {'Bleu_4':>6}  {'search':6}  folder")
     for one in found:
         scores = one.scores.get("dev")
         scores = scores if isinstance(scores, dict) else {}
         cider, bleu = (
             f"{100 * scores[key]:6.1f}" if key in scores else f"{'-':>6}" for key in ("CIDEr", "Bleu_4")
         )
-        print(f"{one.name:{width}}  {one.bytes / 1e6:6.1f}  {cider}  {bleu}  {one.folder}")
+        search = describe_search(scores.get("beam"))
+        print(f"{one.name:{width}}  {one.bytes / 1e6:6.1f}  {cider}  {bleu}  {search:6}  {one.folder}")
+    log(
+        "scores are x100, on dev, as training found them by the search that is named: not that of the captioner, and "
+        "before it was exported. Those of what is here: showtell evaluate NAME --data DATA --split dev"
+    )
     return 0
+
+
+def describe_search(beam: object) -> str:
+    """Returns the search that scores belong to, or "-" where the manifest does not say it."""
+    if not isinstance(beam, int):
+        return "-"
+    return "greedy" if beam <= 1 else f"beam-{beam}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +109,38 @@ def existing_list(word: str) -> Path:
 def has_journal(output: Path | None) -> bool:
     """Returns whether results are collected beside a file; a pipe or a device gets them at once."""
     return output is not None and (output.is_file() or not output.exists())
+
+
+def check_places(arguments: argparse.Namespace) -> None:
+    """Checks, without writing, that what is asked for can be written where it is to go.
+
+    Raises:
+        OSError: it cannot.
+    """
+    from showtell.files import require_writable
+
+    output: Path | None = arguments.output
+    if output is not None:
+        if has_journal(output):
+            require_writable(output.absolute().parent)  # of the journal
+            require_writable(output.resolve().parent)  # a link is followed
+        elif not os.access(output, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(output))
+    for folder in (arguments.explain, arguments.sidecar_folder):
+        if folder is not None:
+            require_writable(folder)
+
+
+def is_finished(arguments: argparse.Namespace) -> bool:
+    """Returns whether there is nothing to go on with, though --resume was given: FILE is whole, and nothing is left."""
+    from showtell.outputs.journal import journal_of
+
+    return bool(
+        arguments.resume
+        and not arguments.skip_existing
+        and arguments.output.exists()
+        and not journal_of(arguments.output).exists()
+    )
 
 
 def open_sidecars(arguments: argparse.Namespace, intake: Intake) -> Sidecars | None:

@@ -34,6 +34,7 @@ import numpy.typing as npt
 from PIL import Image, ImageFile
 
 from showtell.errors import ImageError, MissingExtraError
+from showtell.images.addresses import is_url, show_url
 from showtell.images.arrays import array_size, image_of_array
 from showtell.images.heif import is_heif, register_heif
 from showtell.images.kept import read_content
@@ -146,7 +147,7 @@ def open_stored(
             _check_size(name, array_size(source), max_pixels)
             return _stored_rgb(image_of_array(np.asarray(source)), None)
         if isinstance(source, str | os.PathLike):
-            with _open_file(path_of(source)) as file:
+            with _open_file(path_of(source), name) as file:
                 return _decode(file, name, max_pixels, draft_size)
         if isinstance(source, bytes | bytearray | memoryview):
             return _decode(io.BytesIO(source), name, max_pixels, draft_size)
@@ -179,23 +180,25 @@ def _says_truncated(error: Exception) -> bool:
     return isinstance(error, EOFError) or "truncated" in text or "not enough" in text
 
 
-def _open_file(path: Path) -> BinaryIO:
-    """Opens a regular file, or says why it cannot be opened."""
+def _open_file(path: Path, name: str) -> BinaryIO:
+    """Opens a regular file, or says why it cannot be opened; `name` is its path as it was given."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise ImageError(f"{path} is a folder, not an image file")
+            raise ImageError(f"{name} is a folder, not an image file")
         if not stat.S_ISREG(mode):  # a pipe would block for ever
-            raise ImageError(f"{path} is not a regular file (a pipe, socket or device)")
+            raise ImageError(f"{name} is not a regular file (a pipe, socket or device)")
         return path.open("rb")
     except FileNotFoundError as error:
-        if str(path).startswith(("http:/", "https:/")):
-            raise ImageError(f"{path} is an address on the web, not a file; give it as a WebImage") from error
-        raise ImageError(f"{path}: there is no such file") from error
+        if is_url(name):
+            raise ImageError(
+                f"{show_url(name)} is an address on the web, not a file; give it as a WebImage"
+            ) from error
+        raise ImageError(f"{name}: there is no such file") from error
     except PermissionError as error:
-        raise ImageError(f"{path}: no permission to read this file") from error
+        raise ImageError(f"{name}: no permission to read this file") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
-        raise ImageError(f"{str(path)!r} cannot be opened: {error}") from error
+        raise ImageError(f"{name!r} cannot be opened: {error}") from error
 
 
 def _decode(file: IO[bytes], name: str, max_pixels: int, draft_size: tuple[int, int] | None) -> StoredImage:
@@ -238,12 +241,31 @@ def _identify(file: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFil
             continue
         file.seek(0)
         try:
-            return factory(file, "")
+            image = factory(file, "")
         except (SyntaxError, IndexError, TypeError, struct.error) as error:  # Pillow's way to say "not mine"
             complaint = error
+            image = None
+        if form == "TIFF":
+            _refuse_tiff(name, file, image, complaint)
+        if image is not None:
+            return image
     if complaint is not None:
         raise ImageError(f"{name}: the image's header is damaged or cut short ({complaint})") from complaint
     raise ImageError(f"{name} is not an image that can be read: {_describe(head)}")
+
+
+def _refuse_tiff(
+    name: str, file: IO[bytes], image: ImageFile.ImageFile | None, complaint: Exception | None
+) -> None:
+    """Refuses a TIFF of a kind that Pillow does not know, or knows wrongly, as what it is."""
+    from showtell.images.tiff import (
+        describe_misread,
+        describe_unread,
+    )  # here: Pillow loads its plugin late, too
+
+    what = describe_unread(file, complaint) if image is None else describe_misread(image)
+    if what:
+        raise ImageError(f"{name}: {what}") from complaint
 
 
 def _webp_canvas(head: bytes) -> tuple[int, int] | None:

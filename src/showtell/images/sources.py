@@ -62,7 +62,7 @@ def name_of(source: ImageSource) -> str:
     if isinstance(source, np.ndarray):
         return name_array(source)
     if isinstance(source, str | os.PathLike):
-        return str(path_of(source))
+        return os.fsdecode(source)  # as it was given: a path would lose a slash of an address
     if isinstance(source, WebImage | KeptImage):
         return source.name
     if isinstance(source, bytes | bytearray | memoryview):

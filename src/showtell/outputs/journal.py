@@ -36,17 +36,20 @@ class Journal:
     Args:
         path: its file.
         resume: whether results that are there already are wanted.
+        looks_only: whether it is only read, as for a dry run; it must then exist.
 
     Raises:
         JournalError: there are results and they are not to be gone on with; another process is at work; or the file
             is no journal.
     """
 
-    def __init__(self, path: Path, *, resume: bool) -> None:
+    def __init__(self, path: Path, *, resume: bool, looks_only: bool = False) -> None:
         self.path = path
         self.count = 0  # records
         self._header: dict[str, Any] | None = None
-        self._file: IO[bytes] = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        self._looks_only = looks_only
+        flags, mode = (os.O_RDONLY, "rb") if looks_only else (os.O_RDWR | os.O_CREAT, "r+b")
+        self._file: IO[bytes] = os.fdopen(os.open(path, flags, 0o666), mode, buffering=0)
         try:
             if not lock_file(self._file):
                 raise JournalError(
@@ -59,7 +62,8 @@ class Journal:
                     f"{one_line(str(path))} holds the results of {self.count:,} images, of a run that did not end. Go "
                     "on with it: add --resume. Begin anew: remove that file."
                 )
-            self._file.truncate(self._end)
+            if not looks_only:
+                self._file.truncate(self._end)
         except BaseException:
             self._file.close()
             raise
@@ -76,7 +80,7 @@ class Journal:
         if error is not None and not ended:
             self.recount()
         self._file.close()
-        if not self.count and not ended:
+        if not self.count and not ended and not self._looks_only:
             with contextlib.suppress(OSError):
                 self.path.unlink()
 

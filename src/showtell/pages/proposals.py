@@ -14,7 +14,7 @@ from showtell.errors import PageError
 from showtell.pages.document import parse_page
 from showtell.pages.edits import edit_page
 from showtell.pages.findings import EMPTY, MISSING, POOR, Finding, find_images
-from showtell.pages.site import PageFile
+from showtell.pages.site import PageFile, check_page
 from showtell.pages.sources import Located, find_base, locate, shorten_address
 
 PROPOSED, LEFT, FAILED = "proposed", "left", "failed"
@@ -108,6 +108,7 @@ def _read(page: PageFile, problems: Collection[str]) -> _ReadPage:
         return _ReadPage(page, "", (), page.error)
     try:
         data = page.path.read_bytes()
+        check_page(data, page.path)
         document = parse_page(data, xml=page.xml)
     except PageError as error:
         return _ReadPage(page, "", (), str(error))

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from showtell.errors import UsageError
+from showtell.errors import PageError, UsageError
+from showtell.images import IMAGE_SUFFIXES
+from showtell.images.web import is_web_page
 from showtell.pages.document import XML_SUFFIXES
 
 PAGE_SUFFIXES = (".html", ".htm", *XML_SUFFIXES)
+_HEAD = 4096  # bytes in which files that are no text have a zero, nearly always
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_TAG = re.compile(rb"<[!/?]?[A-Za-z]")
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,29 @@ def find_pages(paths: Sequence[Path], root: Path | None = None) -> list[PageFile
         else:
             found.setdefault(_identify(path), _check(path, root or path.parent))
     return list(found.values())
+
+
+def check_page(data: bytes, path: Path) -> None:
+    """Refuses what is no web page, whoever named it: an image, another binary file, a text without a tag.
+
+    Args:
+        data: the whole file.
+        path: its path; a file that is called a page need not have a tag.
+
+    Raises:
+        PageError: it is none.
+    """
+    suffix = path.suffix.lower()
+    if (
+        not is_web_page(data)
+        and not data.startswith(_UTF_16)
+        and (b"\0" in data[:_HEAD] or suffix in IMAGE_SUFFIXES)
+    ):
+        raise PageError("it is no web page. If it is an image, caption it with: showtell caption")
+    if suffix not in PAGE_SUFFIXES and not _TAG.search(data.replace(b"\0", b"")):
+        raise PageError(
+            f"it is no web page: it has no HTML tag. Give pages ({', '.join(PAGE_SUFFIXES)}) or folders"
+        )
 
 
 def _identify(page: Path) -> Path:

@@ -79,7 +79,7 @@ def _locate(address: str, page: Path, root: Path, base: str) -> Located:
         return Located(None, reason=f"its address is damaged: {error}", failed=True)
     scheme = _SCHEME.match(whole)
     if whole.startswith("//") or (scheme is not None and scheme[1].lower() in ("http", "https")):
-        return Located(None, reason="it is on the web")
+        return Located(None, reason="it is on the web, and was not looked at")
     if scheme is not None:
         return Located(None, reason=f"addresses that begin with {scheme[0]!r} are not read", failed=True)
     path = re.split(r"[?#]", whole, maxsplit=1)[0].replace("\\", "/")
