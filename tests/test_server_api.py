@@ -258,6 +258,19 @@ def test_headers_forbid_what_pages_might_do(client: httpx.Client) -> None:
         assert "server" not in answer.headers
 
 
+def test_the_page_is_kept_and_asked_for_again(client: httpx.Client) -> None:
+    for path in ("/", "/app.js", "/app.css", "/icon.svg"):
+        first = client.get(path)
+        assert (first.status_code, first.headers["cache-control"]) == (200, "no-cache")
+        assert first.headers["x-content-type-options"] == "nosniff"
+        assert first.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content, again.headers["cache-control"]) == (304, b"", "no-cache")
+        other = client.get(path, headers={"If-None-Match": '"another"'})
+        assert (other.status_code, other.content) == (200, first.content)
+    assert client.get("/v1/models").headers["cache-control"] == "no-store"
+
+
 def test_a_request_keeps_its_number(client: httpx.Client, service: Served) -> None:
     answer = client.get("/v1/models", headers={"X-Request-ID": "my-number.7"})
     assert answer.headers["x-request-id"] == "my-number.7"
