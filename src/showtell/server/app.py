@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,22 @@ from showtell.server.routes import SCHEMAS, router
 from showtell.server.service import Service
 from showtell.server.settings import ServerSettings
 
+BEAT_SECONDS = 1.0
 STATIC = Path(__file__).parent / "static"  # the page
 _KINDS = {kind.status: kind for kind in (BAD_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED)}
 _DESCRIPTION = """Captions images. Every answer has the SHA-256 of each image, so it can be checked to belong to it.
 Errors are problem details (RFC 9457)."""
 
 
-def create_app(settings: ServerSettings, captioner: Captioner | None = None) -> ASGIApp:
+def create_app(
+    settings: ServerSettings, captioner: Captioner | None = None, *, beat: Callable[[], None] | None = None
+) -> ASGIApp:
     """Returns the service; the captioner is loaded here, so that what is wrong with it is said before it listens.
 
     Args:
         settings: of the service.
         captioner: by default that of the settings.
+        beat: called every second as long as the service gets on with its work.
 
     Raises:
         ShowtellError: the captioner cannot be loaded.
@@ -63,10 +67,13 @@ def create_app(settings: ServerSettings, captioner: Captioner | None = None) -> 
     @contextlib.asynccontextmanager
     async def live(_app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.engine.start)
+        beating = asyncio.create_task(_beat(service, beat)) if beat is not None else None
         try:
             yield
         finally:
             await asyncio.to_thread(service.engine.close)
+            if beating is not None:
+                beating.cancel()
 
     # Its own pages for reading the API load scripts from elsewhere, which the content security policy forbids.
     api = FastAPI(
@@ -95,6 +102,13 @@ def create_app(settings: ServerSettings, captioner: Captioner | None = None) -> 
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     return Envelope(app, service, (route.path for route in router.routes if isinstance(route, APIRoute)))
+
+
+async def _beat(service: Service, beat: Callable[[], None]) -> None:
+    while True:
+        if not service.engine.hangs:
+            beat()
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 def _answer_errors(api: FastAPI) -> None:

@@ -259,10 +259,12 @@ async def healthz() -> Response:
     responses=_problems(400, 431, 503),
 )
 async def readyz(request: Request) -> Response:
-    """Answers 503 while the service starts or ends: a load balancer then asks another one."""
+    """Answers 503 while the service starts, ends or hangs: a load balancer then asks another one."""
     service, _ = _find(request)
     if not service.engine.ready:
         raise Problem(NOT_READY, "The service is starting or ending.", retry_after=1)
+    if service.engine.hangs:
+        raise Problem(NOT_READY, "The networks do not come back with their pictures.", retry_after=1)
     return JSONResponse({"status": "ok"})
 
 
