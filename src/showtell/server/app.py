@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from showtell import __version__
 from showtell.captioner import Captioner
@@ -89,7 +89,7 @@ def create_app(
     api.include_router(router)
     if STATIC.is_dir():
         # Not mounted: a mount would answer for paths of the API, too, where their method is another.
-        api.router.default = StaticFiles(directory=STATIC, html=True)
+        api.router.default = _Page(directory=STATIC, html=True)
     _answer_errors(api)
     _describe(api, keys=not service.keys.open)
     app: ASGIApp = Gate(api, service)
@@ -102,6 +102,17 @@ def create_app(
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     return Envelope(app, service, (route.path for route in router.routes if isinstance(route, APIRoute)))
+
+
+class _Page(StaticFiles):
+    """The files of the page. What is no file is not found, by whatever method it is asked for."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Returns the file at a path."""
+        response = await super().get_response(path, {**scope, "method": "GET"})
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(METHOD_NOT_ALLOWED.status, headers={"Allow": "GET, HEAD"})
+        return response
 
 
 async def _beat(service: Service, beat: Callable[[], None]) -> None:

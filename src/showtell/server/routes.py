@@ -258,6 +258,7 @@ async def models(request: Request) -> Response:
     return JSONResponse({"models": [model], "limits": allowed})
 
 
+@router.head("/healthz", include_in_schema=False)  # as many balancers ask
 @router.get(
     "/healthz",
     summary="Whether the process lives",
@@ -270,6 +271,7 @@ async def healthz() -> Response:
     return JSONResponse({"status": "ok"})
 
 
+@router.head("/readyz", include_in_schema=False)  # as many balancers ask
 @router.get(
     "/readyz",
     summary="Whether it can caption",
