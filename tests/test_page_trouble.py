@@ -194,6 +194,18 @@ def test_what_is_too_slow_is_sent_smaller(
     assert lines[-1]["bytes"] < 150_000
 
 
+def test_what_stays_too_slow_is_said(page: Page, photographs: list[Path]) -> None:
+    answer_first(page, 2, 408, "too-slow")  # also when it is sent smaller
+    choose(page, photographs[1])
+    wait_for(page, "failed")
+    hears(page, "cat.jpg: The connection is too slow for this picture.")
+    assert "where the network is faster" in page.locator("li").inner_text()
+    check(page, "too-slow")
+    tab_to(page, "li .actions button")
+    page.keyboard.press("Enter")
+    wait_for(page, "done")
+
+
 def test_the_service_stops_midway_and_comes_back(
     browser: Browser, page_model: str, photographs: list[Path], tmp_path: Path
 ) -> None:

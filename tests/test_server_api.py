@@ -258,6 +258,19 @@ def test_headers_forbid_what_pages_might_do(client: httpx.Client) -> None:
         assert "server" not in answer.headers
 
 
+def test_the_page_is_kept_and_asked_for_again(client: httpx.Client) -> None:
+    for path in ("/", "/app.js", "/app.css", "/icon.svg"):
+        first = client.get(path)
+        assert (first.status_code, first.headers["cache-control"]) == (200, "no-cache")
+        assert first.headers["x-content-type-options"] == "nosniff"
+        assert first.headers["content-security-policy"].startswith("default-src 'none'; script-src 'self';")
+        again = client.get(path, headers={"If-None-Match": first.headers["etag"]})
+        assert (again.status_code, again.content, again.headers["cache-control"]) == (304, b"", "no-cache")
+        other = client.get(path, headers={"If-None-Match": '"another"'})
+        assert (other.status_code, other.content) == (200, first.content)
+    assert client.get("/v1/models").headers["cache-control"] == "no-store"
+
+
 def test_a_request_keeps_its_number(client: httpx.Client, service: Served) -> None:
     answer = client.get("/v1/models", headers={"X-Request-ID": "my-number.7"})
     assert answer.headers["x-request-id"] == "my-number.7"
@@ -284,11 +297,15 @@ def test_the_log_has_neither_queries_nor_content(client: httpx.Client, service: 
         ({"json": {}}, 422, "images: Field required"),
         ({"json": {"images": [{"url": "x", "base64": "eA=="}]}}, 422, "images.0"),
         ({"json": {"images": [{"base64": "!!"}]}}, 422, "images.0.base64 is no base64"),
-        ({"json": {"images": [{"base64": "eA=="}], "beem": 3}}, 422, "beem: Extra inputs are not permitted"),
+        (
+            {"json": {"images": [{"base64": "eA=="}], "beem": 3}},
+            422,
+            "beem: There is no such option. Did you mean 'beam'?",
+        ),
         (
             {"json": {"images": [{"base64": "eA=="}], "beam": "3"}},
             422,
-            "beam: Input should be a valid integer",
+            "beam: Input should be a valid integer. Received: '3'.",
         ),
         ({"json": {"images": [{"base64": "eA=="}], "beam": 10**400}}, 422, "beam: "),
         ({"json": {"images": [{"base64": "eA=="}], "seed": 2**63}}, 422, "seed: "),
@@ -319,6 +336,17 @@ def test_the_log_has_neither_queries_nor_content(client: httpx.Client, service: 
         ({"files": {"image": b"x"}, "data": {"beam": "three"}}, 422, "beam: Input should be a valid integer"),
         ({"files": {"image": b"x"}, "data": {"beam": ["3", "3"]}}, 422, "given twice"),
         ({"files": [("image", b"x")] * 1000}, 413, "Too many files"),
+        ({"files": {"image": b"x"}, "data": {f"f{n}": "x" for n in range(1000)}}, 413, "Too many fields"),
+        ({"files": {"image": b"x"}, "data": {"beam": "9" * 5000}}, 413, "Part exceeded"),
+        ({"files": {"image": (None, "cat.jpg")}}, 422, "The field 'image' holds text, not a file."),
+        ({"json": {"images": [{"base64": "data:image/png;base64,eA=="}]}}, 422, "nothing before them"),
+        (
+            {"json": {"images": [{"base64": "eA=="}]} | {f"k{n}": n for n in range(50_000)}},
+            422,
+            "and 49999 more",
+        ),
+        ({"json": {"images": [[[[[]]]]]}}, 422, "images.0: Input should be an object"),
+        ({"files": {"image": b"x"}, "headers": {"Content-Encoding": "gzip"}}, 415, "not decompressed"),
         ({"files": {"image": b""}}, 422, "is empty"),
         (
             {"content": b"--x\r\nno form", "headers": {"Content-Type": "multipart/form-data; boundary=x"}},
@@ -341,6 +369,12 @@ def test_bad_input_gets_a_problem_that_says_what_is_wrong(
     [
         ("GET", "/nothing", 404),
         ("GET", "/..%2f..%2fetc%2fpasswd", 404),
+        ("GET", "/..%2fapp.py", 404),
+        ("GET", "/%2e%2e/app.py", 404),
+        ("GET", "/..%5capp.py", 404),
+        ("GET", "/app.js%00", 404),
+        ("POST", f"{CAPTIONS}/", 404),
+        ("POST", "/", 405),
         ("GET", CAPTIONS, 405),
         ("PUT", "/wowme", 405),
     ],
@@ -351,6 +385,13 @@ def test_other_paths_and_methods_get_problems(
     answer = client.request(method, path)
     assert answer.status_code == status
     problem(answer)
+    assert ("allow" in answer.headers) == (status == 405)
+
+
+def test_balancers_may_ask_without_wanting_a_body(client: httpx.Client) -> None:
+    for path in ("/healthz", "/readyz", "/", "/app.js"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_formats_are_decided_by_content(client: httpx.Client, photographs: list[Path]) -> None:

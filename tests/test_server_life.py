@@ -9,14 +9,19 @@ import socket
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
 import pytest
 from PIL import Image
+from starlette.testclient import TestClient
 
 from served import CAPTIONS, Served, kind, serving
+from showtell.captioner import Captioner
 from showtell.cli.main import main
+from showtell.server.app import BEAT_SECONDS, create_app
+from showtell.server.settings import Limits, ServerSettings
 
 
 def draw(number: int) -> bytes:
@@ -102,29 +107,33 @@ def test_sigterm_under_load_answers_everything_that_was_accepted(exported_model:
         assert not any("traceback" in line for line in service.log())
 
 
+def workers(service: Served) -> list[psutil.Process]:
+    # multiprocessing has a process of its own for what it shares.
+    children = psutil.Process(service.process.pid).children()
+    return [one for one in children if "spawn_main" in " ".join(one.cmdline())]
+
+
+def wait_for_workers(service: Served, count: int) -> None:
+    """Waits until so many have been ready, dead ones among them."""
+    end = time.monotonic() + 90
+    while sum("startup complete" in line["event"] for line in service.log()) < count:
+        assert time.monotonic() < end, service.log_file.read_text()
+        time.sleep(0.1)
+
+
 def test_a_killed_worker_takes_nobody_with_it(exported_model: str, tmp_path: Path) -> None:
     with serving(exported_model, tmp_path, "--workers", "2") as service:
         parent = psutil.Process(service.process.pid)
-
-        def workers() -> list[psutil.Process]:
-            # multiprocessing has a process of its own for what it shares.
-            return [one for one in parent.children() if "spawn_main" in " ".join(one.cmdline())]
-
-        end = time.monotonic() + 60
-        while sum("startup complete" in line["event"] for line in service.log()) < 2:
-            assert time.monotonic() < end
-            time.sleep(0.1)
-        first = workers()
+        wait_for_workers(service, 2)
+        first = workers(service)
         assert len(first) == 2
         load = Load(service, clients=4)
         try:
             load.wait_for(10)
             first[0].kill()
             load.wait_for(10)  # by the other one, and then by the new one, too
-            while sum("startup complete" in line["event"] for line in service.log()) < 3:
-                assert time.monotonic() < end + 60
-                time.sleep(0.1)
-            assert {one.pid for one in workers()} - {one.pid for one in first}
+            wait_for_workers(service, 3)
+            assert {one.pid for one in workers(service)} - {one.pid for one in first}
             assert (
                 service.metric("showtell_requests_total") >= 20
             )  # of all workers, the dead one's among them
@@ -138,6 +147,57 @@ def test_a_killed_worker_takes_nobody_with_it(exported_model: str, tmp_path: Pat
         assert load.wrong == []
         assert parent.pid not in psutil.pids() or parent.status() == psutil.STATUS_ZOMBIE
         assert not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in first)
+
+
+def test_a_worker_that_hangs_is_killed_and_replaced(exported_model: str, tmp_path: Path) -> None:
+    """One that is stopped lives, and does nothing any more: as one that is stuck."""
+    with serving(exported_model, tmp_path, "--workers", "2", "--hang-timeout", "3") as service:
+        wait_for_workers(service, 2)
+        time.sleep(1.5)  # both have given a sign of life
+        stuck, sound = workers(service)
+        stuck.suspend()
+        wait_for_workers(service, 3)
+        found = workers(service)
+        assert len(found) == 2
+        assert sound in found
+        assert stuck not in found
+        killed = [line for line in service.log() if "no sign of life" in line["event"]]
+        assert [(line["worker"], line["seconds"]) for line in killed] == [(stuck.pid, 3.0)]
+        answer = httpx.post(service.url + CAPTIONS, files={"image": draw(1)}, timeout=60)
+        assert answer.status_code == 200
+        assert service.end(signal.SIGTERM) == 0
+
+
+def test_networks_that_do_not_come_back_are_no_sign_of_life(
+    exported_model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner = Captioner.load(exported_model, engine="onnxruntime", threads=1)
+    settings = ServerSettings(models=(exported_model,), hosts=("testserver",), limits=Limits(seconds=0.5))
+    beats: list[float] = []
+    stuck, encode = threading.Event(), captioner.backend.encode
+
+    def hang(pictures: Any) -> Any:
+        assert stuck.wait(60)
+        return encode(pictures)
+
+    with TestClient(create_app(settings, captioner, beat=lambda: beats.append(time.monotonic()))) as client:
+        assert client.get("/readyz").status_code == 200
+        monkeypatch.setattr(captioner.backend, "encode", hang)
+        late = client.post(CAPTIONS, files={"image": draw(2)})
+        assert (late.status_code, kind(late)) == (503, "late")
+        end = time.monotonic() + 30
+        while (ready := client.get("/readyz")).status_code == 200:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        assert kind(ready) == "not-ready"
+        before = len(beats)
+        assert before
+        time.sleep(2.5 * BEAT_SECONDS)
+        assert len(beats) == before
+        stuck.set()
+        while len(beats) == before or client.get("/readyz").status_code != 200:
+            assert time.monotonic() < end
+            time.sleep(0.05)
 
 
 def test_what_cannot_be_served_is_said_in_one_line(

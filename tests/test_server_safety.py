@@ -16,8 +16,13 @@ import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from starlette.testclient import TestClient
 
 from served import CAPTIONS, Served, kind, problem, read_answer, serving
+from showtell.captioner import Captioner
+from showtell.images import fetch
+from showtell.server.app import create_app
+from showtell.server.settings import ServerSettings
 
 LIMIT = 200_000  # bytes of a body
 KEY, SLOW_KEY = secrets.token_urlsafe(24), secrets.token_urlsafe(24)
@@ -149,8 +154,9 @@ def test_slow_bodies_and_headers_are_given_up(service: Served) -> None:
 def test_a_slow_body_is_a_timeout(service: Served) -> None:
     with service.connect() as connection:
         connection.sendall(f"{HEAD}Content-Length: 1000\r\n\r\n{{".encode())
-        status, _, body = read_answer(connection)
-    assert status == 408
+        status, headers, body = read_answer(connection)
+    # What RFC 9110 (15.5.9) has for it. A browser may then ask once more by itself, which does no harm here.
+    assert (status, headers["connection"]) == (408, "close")
     assert "did not come within 2 s" in json.loads(body)["detail"]
 
 
@@ -178,6 +184,12 @@ def test_large_pictures_in_small_files_are_refused(service: Served) -> None:
     ("sent", "status"),
     [
         ("GET /healthz HTTP/1.0\r\n\r\n", 200),
+        ("GET /v1/models HTTP/1.0\r\n\r\n", 200),
+        ("GET /v1/models HTTP/1.0\r\nHost: attacker.example\r\n\r\n", 421),
+        ("POST /v1/captions HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 1\r\n\r\n{", 400),
+        ("GET /../../../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        ("GET /../app.py HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        ("GET http://169.254.169.254/ HTTP/1.1\r\nHost: 169.254.169.254\r\n\r\n", 421),
         ("GET /healthz HTTP/1.1\r\n\r\n", 400),  # no Host
         ("GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400),
         ("GET /v1/models HTTP/1.1\r\nHost: a b/<c>\r\n\r\n", 400),
@@ -265,6 +277,54 @@ def test_addresses_that_are_not_public_are_not_fetched(service: Served, url: str
         ):
             assert (answer.status_code, kind(answer)) == (422, "not-fetched")
             assert "password" not in answer.text or "passwords in addresses" in answer.text
+
+
+@pytest.mark.parametrize(
+    ("answers", "location"),
+    [
+        ([["93.184.216.34", "10.0.0.1"]], None),  # several addresses
+        ([["93.184.216.34", "64:ff9b::7f00:1"]], None),
+        (
+            [["93.184.216.34"], ["127.0.0.1"]],
+            "http://photos.example/again",
+        ),  # another one at the next look-up
+        ([["93.184.216.34"]], "http://169.254.169.254/latest/meta-data"),
+        ([["93.184.216.34"]], "http://0x7f.1/"),
+        ([["93.184.216.34"]], "//[::ffff:127.0.0.1]/"),
+        ([["93.184.216.34"]], "file:///etc/passwd"),
+    ],
+)
+def test_names_and_redirects_that_lead_inside_are_not_followed(
+    exported_model: str, monkeypatch: pytest.MonkeyPatch, answers: list[list[str]], location: str | None
+) -> None:
+    """With a resolver of the test's own, and a web server that stands for the public address."""
+    connected: list[str] = []
+
+    def resolve(host: str, port: int) -> list[str]:
+        assert (host, port) == ("photos.example", 80)
+        return answers.pop(0)
+
+    def connect(address: object, port: int, seconds: float) -> socket.socket:
+        connected.append(str(address))
+        return socket.create_connection(site.getsockname(), timeout=seconds)
+
+    def redirect() -> None:
+        connection, _ = site.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n\r\n".encode())
+
+    monkeypatch.setattr(fetch, "_ask_the_system", resolve)
+    monkeypatch.setattr(fetch, "_connect", connect)
+    options = ServerSettings(models=(exported_model,), hosts=("testserver",))
+    captioner = Captioner.load(exported_model, engine="onnxruntime", threads=1)
+    with socket.create_server(("127.0.0.1", 0)) as site, TestClient(create_app(options, captioner)) as client:
+        thread = threading.Thread(target=redirect, daemon=True)
+        if location is not None:
+            thread.start()
+        answer = client.get("/wowme", params={"image": "http://photos.example/a.png"})
+    assert (answer.status_code, kind(answer)) == (422, "not-fetched")
+    assert connected == (["93.184.216.34"] if location is not None else [])
 
 
 def test_clients_that_leave_are_given_up(service: Served, photographs: list[Path]) -> None:

@@ -40,6 +40,13 @@ def add_parser(commands: Commands) -> None:
         help="processes, each with the model; default 1",
     )
     parser.add_argument(
+        "--hang-timeout",
+        metavar="S",
+        type=real(above=0),
+        default=30.0,
+        help="seconds without a sign of life, after which one of several workers is killed and replaced; default 30",
+    )
+    parser.add_argument(
         "--log-level",
         metavar="L",
         type=one_of("debug", "info", "warning", "error"),
@@ -173,6 +180,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch=arguments.batch,
         batch_wait=arguments.batch_wait / 1000,
         cache_bytes=round(arguments.cache * MEGABYTE),
+        hang_seconds=arguments.hang_timeout,
         drain_seconds=(arguments.timeout or Limits.seconds) + 5,
         urls=arguments.urls,
         hosts=tuple(name.lower() for name in arguments.allow_host),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Scope
 
 from showtell import __version__
 from showtell.captioner import Captioner
@@ -35,18 +35,22 @@ from showtell.server.routes import SCHEMAS, router
 from showtell.server.service import Service
 from showtell.server.settings import ServerSettings
 
+BEAT_SECONDS = 1.0
 STATIC = Path(__file__).parent / "static"  # the page
 _KINDS = {kind.status: kind for kind in (BAD_REQUEST, NOT_FOUND, METHOD_NOT_ALLOWED)}
 _DESCRIPTION = """Captions images. Every answer has the SHA-256 of each image, so it can be checked to belong to it.
 Errors are problem details (RFC 9457)."""
 
 
-def create_app(settings: ServerSettings, captioner: Captioner | None = None) -> ASGIApp:
+def create_app(
+    settings: ServerSettings, captioner: Captioner | None = None, *, beat: Callable[[], None] | None = None
+) -> ASGIApp:
     """Returns the service; the captioner is loaded here, so that what is wrong with it is said before it listens.
 
     Args:
         settings: of the service.
         captioner: by default that of the settings.
+        beat: called every second as long as the service gets on with its work.
 
     Raises:
         ShowtellError: the captioner cannot be loaded.
@@ -63,10 +67,13 @@ def create_app(settings: ServerSettings, captioner: Captioner | None = None) -> 
     @contextlib.asynccontextmanager
     async def live(_app: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(service.engine.start)
+        beating = asyncio.create_task(_beat(service, beat)) if beat is not None else None
         try:
             yield
         finally:
             await asyncio.to_thread(service.engine.close)
+            if beating is not None:
+                beating.cancel()
 
     # Its own pages for reading the API load scripts from elsewhere, which the content security policy forbids.
     api = FastAPI(
@@ -82,7 +89,7 @@ def create_app(settings: ServerSettings, captioner: Captioner | None = None) -> 
     api.include_router(router)
     if STATIC.is_dir():
         # Not mounted: a mount would answer for paths of the API, too, where their method is another.
-        api.router.default = StaticFiles(directory=STATIC, html=True)
+        api.router.default = _Page(directory=STATIC, html=True)
     _answer_errors(api)
     _describe(api, keys=not service.keys.open)
     app: ASGIApp = Gate(api, service)
@@ -95,6 +102,24 @@ def create_app(settings: ServerSettings, captioner: Captioner | None = None) -> 
             expose_headers=["Retry-After", "X-Request-ID"],
         )
     return Envelope(app, service, (route.path for route in router.routes if isinstance(route, APIRoute)))
+
+
+class _Page(StaticFiles):
+    """The files of the page. What is no file is not found, by whatever method it is asked for."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """Returns the file at a path."""
+        response = await super().get_response(path, {**scope, "method": "GET"})
+        if scope["method"] not in ("GET", "HEAD"):
+            raise HTTPException(METHOD_NOT_ALLOWED.status, headers={"Allow": "GET, HEAD"})
+        return response
+
+
+async def _beat(service: Service, beat: Callable[[], None]) -> None:
+    while True:
+        if not service.engine.hangs:
+            beat()
+        await asyncio.sleep(BEAT_SECONDS)
 
 
 def _answer_errors(api: FastAPI) -> None:

@@ -8,6 +8,7 @@ alone waits for nobody.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -86,8 +87,14 @@ class Batcher:
         self._waiting: deque[Job] = deque()
         self._expected = 0  # jobs that are being decoded
         self._closed = False
+        self._since = math.inf  # when the batch in hand was begun
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="batcher", daemon=True)
+
+    @property
+    def seconds(self) -> float:
+        """How long the batch in hand has taken so far; 0 or less where there is none."""
+        return time.monotonic() - self._since
 
     def start(self) -> None:
         """Starts the thread."""
@@ -124,6 +131,7 @@ class Batcher:
             jobs = [job for job in batch if job.result.set_running_or_notify_cancel()]
             if not jobs:
                 continue
+            self._since = time.monotonic()
             try:
                 self._caption(jobs)
             except (
@@ -132,6 +140,8 @@ class Batcher:
                 for job in jobs:
                     if not job.result.done():
                         job.result.set_exception(error)
+            finally:
+                self._since = math.inf
 
     def _gather(self) -> list[Job] | None:
         """Waits for the next batch; None: there will be none."""

@@ -19,6 +19,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
+from showtell.errors import did_you_mean
 from showtell.images.addresses import show_url
 from showtell.server.metrics import Metrics
 from showtell.server.problems import (
@@ -96,7 +97,12 @@ async def read_items(
     if kind not in (_FORM, _JSON):
         raise Problem(
             UNKNOWN_MEDIA,
-            f"The header Content-Type must be {_FORM} or {_JSON}. Received: {_cut(kind)}.",
+            f"The header Content-Type must be {_FORM} or {_JSON}. Received: {_cut(kind)}. With curl: "
+            f"-F {FILE_FIELD}=@cat.jpg",
+        )
+    if (encoding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        raise Problem(
+            UNKNOWN_MEDIA, f"Bodies are not decompressed here. Received: Content-Encoding {_cut(encoding)}."
         )
     chunks = _read_chunks(request, limits, share)
     return await (_read_form(request, limits, chunks) if kind == _FORM else _read_json(limits, chunks))
@@ -177,7 +183,15 @@ async def _read_form(
         else:
             values[name] = value
     if not items:
-        what = f"There is no image. Add files as the field {FILE_FIELD!r}: curl -F {FILE_FIELD}=@cat.jpg ..."
+        text = (
+            f"The field {FILE_FIELD!r} holds text, not a file."
+            if FILE_FIELD in values
+            else "There is no image."
+        )
+        what = (
+            f"{text} Add files as the field {FILE_FIELD!r}: curl -F {FILE_FIELD}=@cat.jpg ... Images on the web are "
+            f"asked for in JSON."
+        )
         raise Problem(INVALID, what, errors=[{"where": FILE_FIELD, "what": what}])
     try:
         return tuple(items), CaptionOptions.model_validate(values)
@@ -214,7 +228,10 @@ def _parse_json(body: bytes, limits: Limits) -> tuple[tuple[Item, ...], CaptionO
             content = base64.b64decode(image.base64, validate=True)
         except (binascii.Error, ValueError) as error:
             where = f"images.{place}.base64"
-            what = f"{where} is no base64: {error}"
+            what = (
+                f"{where} is no base64: {error}. It holds the letters alone: no line breaks, and nothing before them "
+                "(data:image/jpeg;base64,)."
+            )
             raise Problem(INVALID, what, errors=[{"where": where, "what": what}]) from None
         items.append(Item(_name_file(image.name, place), content))
     return tuple(items), asked
@@ -229,10 +246,15 @@ def describe(error: ValidationError) -> Problem:
     for one in found[:20]:
         words = [str(word) for word in one["loc"] if word not in ("UrlImage", "Base64Image")]
         given = one["input"]
-        short = (
-            f" Received: {_cut(repr(given))}." if isinstance(given, str | int | float | bool | None) else ""
-        )
-        errors.append({"where": ".".join(words)[:MAX_NAME], "what": f"{one['msg']}.{short}"})
+        if one["type"] == "extra_forbidden":
+            what = (
+                f"There is no such option.{did_you_mean(words[-1][:MAX_NAME], CaptionRequest.model_fields)}"
+            )
+        elif isinstance(given, str | int | float | bool | None):
+            what = f"{one['msg']}. Received: {_cut(given if isinstance(given, str) else repr(given))}."
+        else:
+            what = f"{one['msg']}."
+        errors.append({"where": ".".join(words)[:MAX_NAME], "what": what})
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     first = f"{errors[0]['where']}: {errors[0]['what']}" if errors[0]["where"] else errors[0]["what"]
     return Problem(INVALID, f"{first}{more}", errors=errors)

@@ -68,6 +68,11 @@ class Engine:
         self._decoders.shutdown(wait=True)
         self._batcher.close()
 
+    @property
+    def hangs(self) -> bool:
+        """Whether the batch in hand takes longer than anybody waits for it: the networks will not come back."""
+        return self._batcher.seconds > self._settings.limits.seconds
+
     def check_room(self, images: int = 1) -> None:
         """Raises Problem (503, with the time after which to try again) if so many pictures more are too many now."""
         if not self.ready:

@@ -118,8 +118,9 @@ class _Exchange:
             headers["X-Request-ID"] = self._asked.id
             for name, value in SECURITY_HEADERS.items():
                 headers[name] = value
-            if self._scope["path"].startswith(PROTECTED):
-                headers.setdefault("Cache-Control", "no-store")
+            # The page may be kept, and is asked for again by its ETag: a newer one is seen at once.
+            kept = "no-store" if self._scope["path"].startswith(PROTECTED) else "no-cache"
+            headers.setdefault("Cache-Control", kept)
             if self._unread:
                 headers["Connection"] = "close"
         elif not message.get("more_body", False) and self._unread:

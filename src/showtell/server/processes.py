@@ -1,6 +1,8 @@
 """The service as one process, or as several that share a port.
 
 Each worker loads the model and answers on its own, so one that dies takes nobody with it; another takes its place.
+One that lives and gives no sign of it any more (its event loop stands still, or its networks do not come back) is
+killed first.
 SIGTERM and Ctrl-C drain: no new connections, what was accepted is answered, then the processes end.
 """
 
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import functools
 import logging
 import logging.config
@@ -24,7 +27,7 @@ from dataclasses import replace
 from multiprocessing import connection
 from multiprocessing.context import SpawnProcess
 from types import FrameType
-from typing import cast
+from typing import TypeAlias, cast
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
@@ -35,6 +38,10 @@ from showtell.server.settings import ServerSettings
 
 BACKLOG = 1024
 _QUICK_DEATH = 5.0  # a worker that lived for fewer seconds is not replaced at once
+_LOOK_SECONDS = 1.0  # between two looks at the workers' signs of life
+Beats: TypeAlias = (
+    ctypes.c_ulonglong
+)  # how often a worker has given one; in memory that it shares with its parent
 _log = logging.getLogger("showtell.server")
 
 
@@ -120,22 +127,24 @@ def _accept_all(listening: socket.socket) -> list[socket.socket]:
     return found
 
 
-def _run_server(settings: ServerSettings, level: str, listening: socket.socket) -> None:
+def _run_server(
+    settings: ServerSettings, level: str, listening: socket.socket, beat: Callable[[], None] | None = None
+) -> None:
     if settings.metrics_folder:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = settings.metrics_folder
     told = threading.Event()
     # uvicorn listens to the signals while it serves, and passes them on at its end; until then they are noted here.
     with _told_to_end(told.set):
-        config = _configure(settings, level)
+        config = _configure(settings, level, beat)
         _Server(config, told).run([listening])
 
 
-def _configure(settings: ServerSettings, level: str) -> uvicorn.Config:
+def _configure(settings: ServerSettings, level: str, beat: Callable[[], None] | None) -> uvicorn.Config:
     from showtell.server.app import create_app
     from showtell.server.protocol import limited
 
     return uvicorn.Config(
-        create_app(settings),
+        create_app(settings, beat=beat),
         http=limited(settings.limits),
         ws="none",
         lifespan="on",
@@ -148,7 +157,7 @@ def _configure(settings: ServerSettings, level: str) -> uvicorn.Config:
     )
 
 
-def _work(settings: ServerSettings, level: str, listening: socket.socket) -> None:
+def _work(settings: ServerSettings, level: str, listening: socket.socket, beats: Beats) -> None:
     """What a worker process does."""
     logging.config.dictConfig(logs.configure(level))
     parent = multiprocessing.parent_process()
@@ -158,22 +167,50 @@ def _work(settings: ServerSettings, level: str, listening: socket.socket) -> Non
         parent.join()  # it was killed: nobody would end this process, or replace it
         os.kill(os.getpid(), signal.SIGTERM)
 
+    def beat() -> None:
+        beats.value += 1
+
     threading.Thread(target=follow, name="follow", daemon=True).start()
     try:
-        _run_server(settings, level, listening)
+        _run_server(settings, level, listening, beat)
     except ShowtellError as error:
         _log.error(str(error))
         sys.exit(STARTUP_FAILURE)
 
 
+class _Worker:
+    """A worker process, and how long it has been silent."""
+
+    def __init__(self, settings: ServerSettings, level: str, listening: socket.socket) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._beats: Beats = context.RawValue(ctypes.c_ulonglong)
+        self._heard = 0
+        self._looks = 0  # that have heard nothing new
+        self.began = time.monotonic()
+        self.process: SpawnProcess = context.Process(
+            target=_work, args=(settings, level, listening, self._beats), name="showtell-worker"
+        )
+        self.process.start()
+
+    def look(self) -> float:
+        """Returns for how many seconds it has been silent; 0 while it starts. To be called once in `_LOOK_SECONDS`.
+
+        Looks are counted, not time: where the whole machine stood still, so did the workers, and none of them hangs.
+        """
+        heard = self._beats.value
+        self._looks = self._looks + 1 if heard == self._heard else 0
+        self._heard = heard
+        return self._looks * _LOOK_SECONDS if heard else 0.0
+
+
 class _Supervisor:
-    """Starts the workers, replaces those that die, and ends them all."""
+    """Starts the workers, replaces those that die or hang, and ends them all."""
 
     def __init__(self, settings: ServerSettings, level: str, listening: socket.socket) -> None:
         self._settings = settings
         self._level = level
         self._listening = listening
-        self._workers: dict[SpawnProcess, float] = {}  # when each was started
+        self._workers: list[_Worker] = []
         self._ending = threading.Event()
         logging.config.dictConfig(logs.configure(level))
         # A signal must wake the loop that waits for dying workers.
@@ -187,16 +224,17 @@ class _Supervisor:
             code = self._watch()
         # What connects from now on is refused, instead of waiting for nobody.
         end = time.monotonic() + self._settings.drain_seconds + 5
-        for worker in self._workers:
-            worker.terminate()
-        for worker in self._workers:
-            worker.join(max(0.0, end - time.monotonic()))
-            if worker.is_alive():
+        processes = [worker.process for worker in self._workers]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            process.join(max(0.0, end - time.monotonic()))
+            if process.is_alive():
                 _log.error(
-                    "a worker did not end in time and is killed", extra={"facts": {"worker": worker.pid}}
+                    "a worker did not end in time and is killed", extra={"facts": {"worker": process.pid}}
                 )
-                worker.kill()
-                worker.join()
+                process.kill()
+                process.join()
         return code
 
     def _end(self) -> None:
@@ -205,30 +243,42 @@ class _Supervisor:
             self._wake.send(b"!")
 
     def _start(self) -> None:
-        worker = multiprocessing.get_context("spawn").Process(
-            target=_work, args=(self._settings, self._level, self._listening), name="showtell-worker"
-        )
-        worker.start()
-        self._workers[worker] = time.monotonic()
-        _log.info("worker started", extra={"facts": {"worker": worker.pid}})
+        worker = _Worker(self._settings, self._level, self._listening)
+        self._workers.append(worker)
+        _log.info("worker started", extra={"facts": {"worker": worker.process.pid}})
 
     def _watch(self) -> int:
+        look = time.monotonic()
         while not self._ending.is_set():
-            connection.wait([self._woken, *(worker.sentinel for worker in self._workers)])
-            for worker in [worker for worker in self._workers if not worker.is_alive()]:
-                lived = time.monotonic() - self._workers.pop(worker)
+            sentinels = [worker.process.sentinel for worker in self._workers]
+            connection.wait([self._woken, *sentinels], timeout=_LOOK_SECONDS)
+            if time.monotonic() >= look:
+                look = time.monotonic() + _LOOK_SECONDS
+                self._kill_silent()
+            for worker in [worker for worker in self._workers if not worker.process.is_alive()]:
+                self._workers.remove(worker)
+                lived = time.monotonic() - worker.began
                 if self._ending.is_set():
                     break
-                facts = {"worker": worker.pid, "exit_code": worker.exitcode, "seconds": round(lived, 1)}
-                if worker.exitcode == STARTUP_FAILURE:  # the next one would fail, too
+                process = worker.process
+                facts = {"worker": process.pid, "exit_code": process.exitcode, "seconds": round(lived, 1)}
+                if process.exitcode == STARTUP_FAILURE:  # the next one would fail, too
                     _log.error("a worker cannot start", extra={"facts": facts})
                     return 1
                 _log.error("a worker died and is replaced", extra={"facts": facts})
-                self._forget(worker)
+                self._forget(process)
                 if lived < _QUICK_DEATH:
                     connection.wait([self._woken], timeout=1.0)
                 self._start()
         return 0
+
+    def _kill_silent(self) -> None:
+        for worker in self._workers:
+            silent = worker.look()
+            if silent >= self._settings.hang_seconds:
+                facts = {"worker": worker.process.pid, "seconds": silent}
+                _log.error("a worker gives no sign of life and is killed", extra={"facts": facts})
+                worker.process.kill()
 
     def _forget(self, worker: SpawnProcess) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = self._settings.metrics_folder

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from showtell.images.addresses import show_url
@@ -21,12 +22,12 @@ from showtell.server.options import attends, read_settings
 from showtell.server.problems import MEDIA_TYPE, NOT_READY, Problem
 from showtell.server.schemas import (
     ANSWER_EXAMPLE,
+    EVENTS,
     STREAM_EXAMPLE,
     CaptionOptions,
     CaptionRequest,
     CaptionsAnswer,
     ModelsAnswer,
-    ProblemDetails,
     StateAnswer,
     TutorialAnswer,
 )
@@ -34,7 +35,11 @@ from showtell.server.service import Asked, Service, unless_gone
 from showtell.server.streams import Event, write_event
 
 router = APIRouter()
-SCHEMAS = (CaptionOptions, CaptionRequest, ProblemDetails)  # that no path names by itself
+SCHEMAS: tuple[type[BaseModel], ...] = (
+    CaptionOptions,
+    CaptionRequest,
+    *EVENTS.values(),
+)  # that no path names by itself
 _REFERENCE = "#/components/schemas/"
 _PROBLEMS = {
     400: "Not to be understood",
@@ -58,6 +63,20 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
+def _event(name: str, schema: str) -> dict[str, Any]:
+    content = {"$ref": f"{_REFERENCE}{schema}"}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
+    return {"properties": {"event": {"const": name}, "data": data}}
+
+
+_STREAM = {
+    "itemSchema": {  # of each event, as OpenAPI 3.2 has it
+        "type": "object",
+        "required": ["event", "data"],
+        "oneOf": [_event(name, model.__name__) for name, model in EVENTS.items()],
+    },
+    "example": STREAM_EXAMPLE,
+}
 _ALWAYS = (400, 401, 403, 421, 431)
 _OPTIONS = CaptionOptions.model_json_schema()
 _FORM = {
@@ -109,7 +128,7 @@ _BODY = {
             "there are several images, one that fails has an `error` in place of `captions`.",
             "content": {
                 "application/json": {"example": ANSWER_EXAMPLE},
-                streams.MEDIA_TYPE: {"schema": {"type": "string"}, "example": STREAM_EXAMPLE},
+                streams.MEDIA_TYPE: _STREAM,
             },
         },
         **_problems(*_ALWAYS, 408, 413, 415, 422, 429, 503),
@@ -239,6 +258,7 @@ async def models(request: Request) -> Response:
     return JSONResponse({"models": [model], "limits": allowed})
 
 
+@router.head("/healthz", include_in_schema=False)  # as many balancers ask
 @router.get(
     "/healthz",
     summary="Whether the process lives",
@@ -251,6 +271,7 @@ async def healthz() -> Response:
     return JSONResponse({"status": "ok"})
 
 
+@router.head("/readyz", include_in_schema=False)  # as many balancers ask
 @router.get(
     "/readyz",
     summary="Whether it can caption",
@@ -259,10 +280,12 @@ async def healthz() -> Response:
     responses=_problems(400, 431, 503),
 )
 async def readyz(request: Request) -> Response:
-    """Answers 503 while the service starts or ends: a load balancer then asks another one."""
+    """Answers 503 while the service starts, ends or hangs: a load balancer then asks another one."""
     service, _ = _find(request)
     if not service.engine.ready:
         raise Problem(NOT_READY, "The service is starting or ending.", retry_after=1)
+    if service.engine.hangs:
+        raise Problem(NOT_READY, "The networks do not come back with their pictures.", retry_after=1)
     return JSONResponse({"status": "ok"})
 
 

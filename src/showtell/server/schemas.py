@@ -174,6 +174,28 @@ class CaptionsAnswer(BaseModel):
     timings: dict[str, float] = Field(description="Milliseconds: body (until it had come), total.")
 
 
+class WordEvent(BaseModel):
+    """A word of a stream, as soon as it is decided."""
+
+    image: int = Field(description="Which image of the request; the first is 0.")
+    sample: int = Field(description="Which of its captions.")
+    word: str
+
+
+class ImageEvent(ImageAnswer):
+    """An image of a stream that is done, or that failed."""
+
+    image: int = Field(description="Which image of the request; the first is 0.")
+
+
+class DoneEvent(BaseModel):
+    """The end of a stream."""
+
+    request_id: str
+    model: ModelName
+    timings: dict[str, float] = Field(description="Milliseconds: body (until it had come), total.")
+
+
 class ModelAnswer(ModelName):
     """A captioner and what it can do."""
 
@@ -216,6 +238,12 @@ class StateAnswer(BaseModel):
     status: Literal["ok"]
 
 
+EVENTS: dict[str, type[BaseModel]] = {  # of a stream, by name; `error` is what breaks after its beginning
+    "word": WordEvent,
+    "image": ImageEvent,
+    "done": DoneEvent,
+    "error": ProblemDetails,
+}
 WORD_EXAMPLES: list[dict[str, Any]] = [
     {"word": word, "probability": chance, "confidence": sure}
     for word, chance, sure in (("a", 0.81, 0.97), ("cat", 0.64, 0.9), ("sleeping", 0.31, 0.55))

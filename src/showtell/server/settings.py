@@ -64,6 +64,7 @@ class ServerSettings:
     batch_wait: float = 0.005  # seconds that a picture waits for others that are being decoded, at most
     cache_bytes: int = 64 * 1024 * 1024  # of captions that are kept, in each worker; 0 keeps none
     drain_seconds: float = 35.0  # for what was accepted, when the service is told to end
+    hang_seconds: float = 30.0  # without a sign of life, after which a worker is killed and replaced
     urls: Literal["public", "any", "none"] = "public"  # which addresses pictures are fetched from
     hosts: tuple[str, ...] = ()  # names that the header Host may have; empty: see `allowed_hosts`
     origins: tuple[str, ...] = ()  # of web pages elsewhere that may use the API
@@ -77,7 +78,7 @@ class ServerSettings:
             raise ConfigError("The service needs a model. Give --model, or leave it out for the default one.")
         if not 0 <= self.port <= 65535:
             raise ConfigError(f"port must be from 0 to 65535. Received: {self.port}")
-        for name in ("workers", "decoders", "fetchers", "batch", "drain_seconds"):
+        for name in ("workers", "decoders", "fetchers", "batch", "drain_seconds", "hang_seconds"):
             _check_positive(name, getattr(self, name))
         for name in ("threads", "cache_bytes", "rate", "batch_wait"):
             if getattr(self, name) < 0:
