@@ -1,8 +1,9 @@
 """Makes the captioner that comes with Showtell, from random weights, by the public commands alone.
 
 A teacher in 8 bits from a committed captioner; a student distilled from it; student and decoder trained on captions;
-the student trained on with a decoder that begins anew, then this one on rewards; both exported in 8 bits; its confidence
-calibrated on dev. Every step has its seed. A step that is done is not done again: killed, the same command goes on.
+the student trained on with a decoder that begins anew, then this one on rewards; both exported in 8 bits; its
+confidence calibrated on dev. Every step has its seed. A step that is done is not done again: killed, the same command
+goes on.
 """
 
 from __future__ import annotations

@@ -420,6 +420,24 @@ def test_what_was_packed_small_stays_small(
         assert told["bits"] == (8 if target in again[1:] else int(bits))
 
 
+def test_an_encoder_that_is_included_is_halved_too_and_has_a_fingerprint_of_its_own(tmp_path: Path) -> None:
+    run = trained_run(include_encoder=True)
+    assert main(["pack", str(run), "--output", str(tmp_path / "half"), "--bits", "16"]) == 0
+    exact, halved = load_bundle(find_bundle(run)), load_bundle(tmp_path / "half")
+    assert exact.encoder_weights is not None
+    assert halved.encoder_weights is not None
+    for name, weights in exact.encoder_weights.items():
+        if weights.dtype.kind == "f":
+            assert halved.encoder_weights[name].dtype == np.float16
+            np.testing.assert_allclose(halved.encoder_weights[name], weights, rtol=1e-3, atol=1e-6)
+    assert halved.encoder.fingerprint != exact.encoder.fingerprint
+    picture = shared_dataset().images[0].path
+    first, second = (Captioner.load(model).caption(picture) for model in (run, tmp_path / "half"))
+    assert next(iter(first)).text == next(iter(second)).text  # the loaded one is the one that was packed
+    assert main(["pack", str(tmp_path / "half"), "--output", str(tmp_path / "again"), "--bits", "16"]) == 0
+    assert load_bundle(tmp_path / "again").encoder.fingerprint == halved.encoder.fingerprint
+
+
 def test_rows_of_zeros_stay_zeros(whole: Path) -> None:
     bundle = load_bundle(whole)
     name = next(name for name, array in bundle.decoder_weights.items() if array.ndim == 2)

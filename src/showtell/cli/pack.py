@@ -29,7 +29,8 @@ def add_parser(commands: Commands) -> None:
         "--bits",
         metavar="16|8",
         type=one_of("16", "8"),
-        help="store the decoder's weights in 16 bits (captions hardly ever change) or 8 (some do, scores hardly)",
+        help="store the decoder's weights in 16 bits (captions hardly ever change) or 8 (some do, scores hardly); an "
+        "encoder that is in the bundle in 16",
     )
     parser.add_argument(
         "--encoder",
@@ -48,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Copies; prints one JSON object with the size of the result."""
     from showtell.bundle import load_bundle, save_bundle
     from showtell.library import locate_model
-    from showtell.packing import compress, count_bits
+    from showtell.packing import compress, compress_encoder, count_bits
 
     bundle = load_bundle(locate_model(arguments.model))
     if arguments.forget:
@@ -56,6 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
         bundle = replace(bundle, consensus=None, recipe=replace(bundle.recipe, decoding=decoding))
     if arguments.bits:
         bundle = compress(bundle, int(arguments.bits))
+        if bundle.encoder_weights is not None:
+            require_framework("Packing a bundle that includes its encoder")
+            bundle = compress_encoder(bundle)
         if count_bits(bundle.decoder_weights) < int(arguments.bits):
             log(
                 f"{arguments.model}: its weights have {count_bits(bundle.decoder_weights)} bits already and keep them"
