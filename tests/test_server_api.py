@@ -237,13 +237,16 @@ def test_the_tutorials_service(
     assert kind(client.get("/wowme", params={"image": "file:///etc/passwd"})) == "not-fetched"
 
 
-def test_models_health_and_metrics(service: Served, client: httpx.Client, captioner: Captioner) -> None:
+def test_models_health_and_metrics(
+    service: Served, client: httpx.Client, captioner: Captioner, photographs: list[Path]
+) -> None:
     found = client.get("/v1/models").json()
     ModelsAnswer.model_validate(found)
     [model] = found["models"]
     assert (model["name"], model["digest"], model["attention"]) == (captioner.name, captioner.digest, True)
     assert found["limits"]["images"] == 8
     assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
+    client.post(CAPTIONS, files=files(photographs[0]))  # a metric is there from its first count on
     before = service.metric("showtell_images_total")
     client.post(CAPTIONS, files={"image": b"no image"})
     assert service.metric("showtell_images_total") == before + 1
