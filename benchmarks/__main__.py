@@ -12,6 +12,7 @@ BENCHMARKS = {
     "cold_start": "`showtell caption` as a process: seconds and memory",
     "compact": "the captioner that comes with Showtell: a folder, one photograph, a cold process, on both engines",
     "serve": "the captioning service under load, and under too much of it",
+    "soak": "the captioning service under mixed good, bad and abandoned requests: leaks, errors, mixed-up answers",
     "install": "what a user downloads: the wheel, and those of the base install",
     "train": "training steps on cached features: captions per second",
     "batch": "captions of 64 images in one batch against one by one",

@@ -12,12 +12,43 @@ import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 _BOUNDARY = b"7c1f0e9d2b"
+ANSWER_SECONDS = 120.0  # that a client waits for an answer
 MOST_OPEN = 1000  # requests that are under way at once, at a rate
+
+
+def write_form(files: Sequence[tuple[str, bytes]], fields: Sequence[tuple[str, str]] = ()) -> dict[str, Any]:
+    """Returns headers and body of a form, for `write_request`.
+
+    Args:
+        files: name of the field and content of each.
+        fields: name and value of each.
+    """
+    parts = [
+        b'--%s\r\nContent-Disposition: form-data; name="%s"\r\n\r\n%s\r\n'
+        % (_BOUNDARY, name.encode(), value.encode())
+        for name, value in fields
+    ]
+    parts += [
+        b'--%s\r\nContent-Disposition: form-data; name="%s"; filename="a.jpg"\r\n'
+        b"Content-Type: image/jpeg\r\n\r\n%s\r\n" % (_BOUNDARY, name.encode(), content)
+        for name, content in files
+    ]
+    headers = {"Content-Type": f"multipart/form-data; boundary={_BOUNDARY.decode()}"}
+    return {"headers": headers, "body": b"".join(parts) + b"--%s--\r\n" % _BOUNDARY}
+
+
+def write_request(path: str, method: str = "POST", *, headers: Mapping[str, str], body: bytes = b"") -> bytes:
+    """Returns the bytes of one request; Host and Content-Length are added where they are missing."""
+    lines = {"Host": "localhost", "Content-Length": str(len(body)), **headers}
+    if "Transfer-Encoding" in lines:
+        del lines["Content-Length"]
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body
 
 
 @dataclass
@@ -27,14 +58,22 @@ class Load:
     seconds: float = 0.0  # from the first request to the last answer
     statuses: Counter[int] = field(default_factory=Counter)
     answered: list[float] = field(default_factory=list)  # seconds of each request with status 200
-    refused: list[float] = field(default_factory=list)  # seconds of each with status 503
-    lost: int = 0  # requests without an answer
+    refused: list[float] = field(default_factory=list)  # seconds of each with status 503, at once
+    late: int = 0  # requests that were accepted, and answered with 503 when their time was over
+    unexpected: int = 0  # answers with another status
+    lost: int = 0  # requests that were sent, or whose connection was refused, and had no answer
+    unsent: int = 0  # requests that were due while `MOST_OPEN` others were under way
     wrong: int = 0  # answers that do not belong to their image
 
     @property
     def rate(self) -> float:
         """Captioned requests a second."""
         return len(self.answered) / self.seconds if self.seconds else 0.0
+
+    @property
+    def failures(self) -> int:
+        """Requests that were taken and not captioned, or captioned wrongly."""
+        return self.lost + self.late + self.wrong + self.unexpected
 
     def summary(self) -> dict[str, Any]:
         """Returns it for a JSON line; times in milliseconds."""
@@ -44,7 +83,9 @@ class Load:
             "statuses": dict(sorted(self.statuses.items())),
             "milliseconds": _quantiles(self.answered),
             "refusal_milliseconds": _quantiles(self.refused),
+            "late": self.late,
             "lost": self.lost,
+            "unsent": self.unsent,
             "wrong": self.wrong,
         }
 
@@ -72,86 +113,148 @@ class Clients:
         end = time.monotonic() + seconds
 
         async def client() -> None:
-            connection: _Connection | None = None
+            connection: Connection | None = None
             while time.monotonic() < end:
                 connection = await self._ask(load, connection)
             if connection is not None:
-                connection.writer.close()
+                connection.close()
 
         return await _timed(load, [client() for _ in range(clients)])
 
     async def keep_a_rate(self, rate: float, seconds: float) -> Load:
-        """Asks so many times a second, whether answers come or not."""
+        """Asks so many times a second, whether answers come or not; what could not be sent is counted."""
         load = Load()
         tasks: set[asyncio.Task[None]] = set()
 
         async def one() -> None:
             connection = await self._ask(load, None)
             if connection is not None:
-                connection.writer.close()
+                connection.close()
 
         begin = time.monotonic()
         for number in range(round(rate * seconds)):
             await asyncio.sleep(max(0.0, begin + number / rate - time.monotonic()))
-            if len(tasks) < MOST_OPEN:
-                task = asyncio.create_task(one())
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+            if len(tasks) >= MOST_OPEN:
+                load.unsent += 1
+                continue
+            task = asyncio.create_task(one())
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
         await asyncio.gather(*tasks)
         load.seconds = time.monotonic() - begin
         return load
 
-    async def _ask(self, load: Load, connection: _Connection | None) -> _Connection | None:
+    async def _ask(self, load: Load, connection: Connection | None) -> Connection | None:
         self._number += 1
         photograph = self._photographs[self._number % len(self._photographs)]
         content = photograph + self._number.to_bytes(8, "big")
+        request = write_request(self._path, **write_form([(self._field, content)]))
         begin = time.monotonic()
         try:
-            if connection is None:
-                connection = _Connection(*await asyncio.open_connection("127.0.0.1", self._port))
-            connection.writer.write(self._write(content))
-            status, body, stays = await connection.read()
-        except (OSError, asyncio.IncompleteReadError, ValueError):
+            connection = connection or await Connection.open(self._port)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                answer = await connection.ask(request)
+        except (OSError, EOFError, ValueError):  # TimeoutError is an OSError
             load.lost += 1
+            if connection is not None:
+                connection.close()
             return None
         took = time.monotonic() - begin
-        load.statuses[status] += 1
-        if status == 200:
+        load.statuses[answer.status] += 1
+        if answer.status == 200:
             load.answered.append(took)
-            answer = json.loads(body)
-            if "images" in answer:
-                load.wrong += answer["images"][0]["sha256"] != hashlib.sha256(content).hexdigest()
-        elif status == 503:
-            load.refused.append(took)
-        if stays:
+            found = json.loads(answer.body)
+            if "images" in found:
+                load.wrong += found["images"][0]["sha256"] != hashlib.sha256(content).hexdigest()
+        elif answer.status == 503:
+            if json.loads(answer.body)["type"].endswith(":late"):
+                load.late += 1
+            else:
+                load.refused.append(took)
+        else:
+            load.unexpected += 1
+        if answer.stays:
             return connection
-        connection.writer.close()
+        connection.close()
         return None
-
-    def _write(self, content: bytes) -> bytes:
-        start = (
-            f'--{_BOUNDARY.decode()}\r\nContent-Disposition: form-data; name="{self._field}"; filename="a.jpg"\r\n'
-            "Content-Type: image/jpeg\r\n\r\n"
-        ).encode()
-        body = start + content + b"\r\n--" + _BOUNDARY + b"--\r\n"
-        head = (
-            f"POST {self._path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
-            f"Content-Type: multipart/form-data; boundary={_BOUNDARY.decode()}\r\n\r\n"
-        )
-        return head.encode() + body
 
 
 @dataclass
-class _Connection:
+class Answer:
+    """One answer of a service."""
+
+    status: int
+    headers: dict[str, str]  # names in lower case
+    body: bytes
+
+    @property
+    def stays(self) -> bool:
+        """Whether its connection stays open."""
+        return self.headers.get("connection") != "close"
+
+
+@dataclass
+class Connection:
+    """One connection to a service on this machine."""
+
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    async def read(self) -> tuple[int, bytes, bool]:
-        """Returns status, body, and whether the connection stays open."""
-        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        length = int(head.partition("content-length:")[2].partition("\r\n")[0])
-        stays = not head.startswith("http/1.0") and "connection: close" not in head
-        return int(head.split(maxsplit=2)[1]), await self.reader.readexactly(length), stays
+    @classmethod
+    async def open(cls, port: int) -> Connection:
+        """Connects; raises OSError."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    async def ask(self, request: bytes) -> Answer:
+        """Sends a request and returns its answer.
+
+        Raises:
+            OSError: the connection broke.
+            EOFError: it ended before the answer did.
+            ValueError: the answer is no HTTP.
+        """
+        self.writer.write(request)
+        return await self.read()
+
+    async def read(self) -> Answer:
+        """Returns an answer, as `ask`."""
+        answer = await self.read_head()
+        if answer.headers.get("transfer-encoding") == "chunked":
+            answer.body = b"".join([chunk async for chunk in self.read_chunks()])
+        else:
+            answer.body = await self.reader.readexactly(int(answer.headers["content-length"]))
+        return answer
+
+    async def read_head(self) -> Answer:
+        """Returns an answer without its body."""
+        head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        first, *lines = head.rstrip().split("\r\n")
+        version, status, *_ = first.split()
+        pairs = (line.partition(":") for line in lines)
+        headers = {name.lower(): value.strip().lower() for name, _, value in pairs}
+        if version == "HTTP/1.0":
+            headers["connection"] = "close"
+        return Answer(int(status), headers, b"")
+
+    async def read_chunk(self) -> bytes:
+        """Returns the next chunk of a body that comes in chunks; the last one is empty."""
+        size = int(await self.reader.readuntil(b"\r\n"), 16)
+        return (await self.reader.readexactly(size + 2))[:-2]
+
+    async def read_chunks(self) -> AsyncIterator[bytes]:
+        """Yields the chunks that are left of a body."""
+        while chunk := await self.read_chunk():
+            yield chunk
+
+    def close(self) -> None:
+        """Closes it."""
+        self.writer.close()
+
+
+def read_event(text: bytes) -> tuple[str, dict[str, Any]]:
+    """Returns name and data of one server-sent event."""
+    name, _, data = text.decode("utf-8").partition("\ndata: ")
+    return name.removeprefix("event: "), json.loads(data)
 
 
 async def _timed(load: Load, work: Sequence[Any]) -> Load:

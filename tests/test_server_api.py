@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -212,6 +213,8 @@ def test_a_stream_tells_the_words_that_the_captions_have(
             captions = sorted(caption["caption"] for caption in answer["captions"])
             assert sorted(" ".join(words) for words in said.values()) == captions
             assert answer["sha256"] == hashlib.sha256(photographs[place].read_bytes()).hexdigest()
+            timings = answer["timings"]
+            assert answer["cached"] or 0 < timings["first_word"] < timings["search"]
     plain = client.post(CAPTIONS, files=files(photographs[0]), data={"method": "greedy", **options}).json()
     streamed = [caption["caption"] for caption in answers[0]["captions"]]
     assert [caption["caption"] for caption in plain["images"][0]["captions"]] == streamed
@@ -234,18 +237,29 @@ def test_the_tutorials_service(
     assert kind(client.get("/wowme", params={"image": "file:///etc/passwd"})) == "not-fetched"
 
 
-def test_models_health_and_metrics(service: Served, client: httpx.Client, captioner: Captioner) -> None:
+def test_models_health_and_metrics(
+    service: Served, client: httpx.Client, captioner: Captioner, photographs: list[Path]
+) -> None:
     found = client.get("/v1/models").json()
     ModelsAnswer.model_validate(found)
     [model] = found["models"]
     assert (model["name"], model["digest"], model["attention"]) == (captioner.name, captioner.digest, True)
     assert found["limits"]["images"] == 8
     assert client.get("/healthz").json() == client.get("/readyz").json() == {"status": "ok"}
+    client.post(CAPTIONS, files=files(photographs[0]))  # a metric is there from its first count on
     before = service.metric("showtell_images_total")
     client.post(CAPTIONS, files={"image": b"no image"})
     assert service.metric("showtell_images_total") == before + 1
     for stage in ("showtell_batch_images_count", "showtell_stage_seconds_count", "showtell_requests_total"):
         assert service.metric(stage) > 0
+    idle = service.metric("showtell_tasks")
+    assert idle >= 1
+    with service.connect() as slow:
+        slow.sendall(b"POST /v1/captions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n")
+        slow.sendall(b"Content-Type: application/json\r\n\r\n")
+        end = time.monotonic() + 4
+        while service.metric("showtell_tasks") <= idle:
+            assert time.monotonic() < end
 
 
 def test_headers_forbid_what_pages_might_do(client: httpx.Client) -> None:

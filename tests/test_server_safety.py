@@ -394,6 +394,18 @@ def test_without_a_good_key_nothing_is_said(keyed: Served, header: str) -> None:
         assert client.get("/healthz").status_code == 200
 
 
+def test_the_log_is_json_and_shows_nothing_of_a_bad_form(exported_model: str, tmp_path: Path) -> None:
+    with serving(exported_model, tmp_path) as service, service.client() as client:
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        for body in (b"--xnothing", b"no boundary", b"--x\r\nno header\r\n\r\n--x--"):
+            answer = client.post(CAPTIONS, content=body, headers=headers)
+            assert (answer.status_code, kind(answer)) == (400, "bad-request")
+        first, *lines = service.log_file.read_text().splitlines()
+    assert first.startswith("showtell: http://")
+    assert [line for line in lines if "event" not in json.loads(line)] == []
+    assert sum(json.loads(line).get("status") == 400 for line in lines) == 3
+
+
 def test_a_good_key_opens_and_is_logged_by_its_name_only(keyed: Served) -> None:
     with keyed.client(headers=bearer(KEY)) as client:
         assert client.get("/v1/models").status_code == 200

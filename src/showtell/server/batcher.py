@@ -184,7 +184,7 @@ class Batcher:
                 settings,
                 positions=[0]
                 * len(jobs),  # samples depend on the seed and the image alone, not on its neighbours
-                watch=self._tell(jobs, settings),
+                watch=self._tell(jobs, settings, begin),
             )
         except Exception as error:  # of these options only; the others of the batch go on
             for job in jobs:
@@ -199,15 +199,27 @@ class Batcher:
             job.result.set_result(Captioned(job.digest, rated, job.seconds, job.size, batch))
 
     def _tell(
-        self, jobs: list[Job], settings: DecodingSettings
+        self, jobs: list[Job], settings: DecodingSettings, begin: float
     ) -> Callable[[IntArray, IntArray], None] | None:
-        """Returns what passes words on to those who watch; None where nobody does."""
-        if all(job.on_word is None for job in jobs):
+        """Returns what passes words on to those who watch; None where nobody does.
+
+        Args:
+            jobs: that are searched together.
+            settings: of the search.
+            begin: when it began; the seconds until the first word are noted.
+        """
+        watched = [job for job in jobs if job.on_word is not None]
+        if not watched:
             return None
         word = self._captioner.backend.vocabulary.word
         rows = settings.count if settings.method == "sample" else 1
 
         def watch(slots: IntArray, tokens: IntArray) -> None:
+            if "first_word" not in watched[0].seconds:
+                took = time.monotonic() - begin
+                self._metrics.stage("first_word", took)
+                for job in watched:
+                    job.seconds["first_word"] = took
             for slot, token in zip(slots.tolist(), tokens.tolist(), strict=True):
                 on_word = jobs[slot // rows].on_word
                 if on_word is not None and token != SPECIAL.end:

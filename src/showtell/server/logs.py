@@ -29,7 +29,11 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str) -> dict[str, Any]:
-    """Returns the configuration of `logging` in which the service's and the server's lines go the same way."""
+    """Returns the configuration of `logging` in which the service's and the server's lines go the same way.
+
+    Lines of other libraries do so, too, from warnings on. But the parser of forms complains of each bad one, in words
+    that show what was sent; the request's own line says that it was bad.
+    """
     loggers = ("showtell.server", "uvicorn", "uvicorn.error")
     return {
         "version": 1,
@@ -41,6 +45,10 @@ def configure(level: str) -> dict[str, Any]:
         "loggers": {
             name: {"handlers": ["stderr"], "level": level.upper(), "propagate": False} for name in loggers
         }
-        # Its lines have the query, and with it perhaps somebody's secrets; ours do not.
-        | {"uvicorn.access": {"handlers": [], "level": "CRITICAL", "propagate": False}},
+        # Lines of `uvicorn.access` have the query, and with it perhaps somebody's secrets; ours do not.
+        | {
+            name: {"handlers": [], "level": "CRITICAL", "propagate": False}
+            for name in ("uvicorn.access", "python_multipart")
+        },
+        "root": {"handlers": ["stderr"], "level": "WARNING"},
     }

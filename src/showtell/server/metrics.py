@@ -17,7 +17,7 @@ from prometheus_client import (
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 FOLDER = "PROMETHEUS_MULTIPROC_DIR"  # which prometheus_client reads when it is imported
-STAGES = ("body", "fetch", "decode", "wait", "encode", "search", "request")
+STAGES = ("body", "fetch", "decode", "wait", "encode", "first_word", "search", "request")
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _BATCHES = (1, 2, 4, 8, 12, 16, 24, 32)
 
@@ -46,6 +46,7 @@ class Metrics:
         )
         self.queue = gauge("showtell_queue_images", "Images accepted and not yet answered")
         self.open_requests = gauge("showtell_open_requests", "Requests that are open")
+        self.tasks = gauge("showtell_tasks", "Tasks of the event loop, of each worker when it was last asked")
         self.body_memory = gauge("showtell_body_bytes", "Bytes of request bodies in memory")
         self.cache = gauge("showtell_cache_bytes", "Bytes of captions that are kept")
         for stage in STAGES:

@@ -299,6 +299,7 @@ async def readyz(request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Requests, images, batches, the queue, and seconds per stage, in Prometheus's text format."""
     service, _ = _find(request)
+    service.metrics.tasks.set(len(asyncio.all_tasks()))
     return Response(service.metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
 

@@ -152,7 +152,8 @@ class ImageAnswer(BaseModel):
     cached: bool | None = Field(default=None, description="Whether the captions were written before.")
     timings: dict[str, float] | None = Field(
         default=None,
-        description="Milliseconds: fetch, decode, wait, encode, search; the last two of its whole batch.",
+        description="Milliseconds: fetch, decode, wait, encode, search; the last two of its whole batch. In a stream "
+        "also first_word, from the beginning of the search.",
     )
     error: ProblemDetails | None = None
 
