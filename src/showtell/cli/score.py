@@ -133,15 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         differences = compare_paired(scores, others[0], resamples=arguments.resamples or RESAMPLES)
         written["against"] = {
             "scores": others[0].corpus,
-            "differences": {
-                key: {
-                    "difference": one.value,
-                    "interval": [one.interval.low, one.interval.high],
-                    "better": one.better,
-                    "p_value": one.p_value,
-                }
-                for key, one in differences.items()
-            },
+            "differences": {key: one.to_dict() for key, one in differences.items()},
         }
         print_differences(scores.corpus, others[0].corpus, differences)
     if arguments.output is not None:

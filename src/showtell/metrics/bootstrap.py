@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,15 @@ class Difference:
     interval: Interval  # of this difference
     better: float  # share of the corpora where the first system scores higher; a tie counts half
     p_value: float  # two-sided: how often so large a difference comes about if there is none
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-serialisable values."""
+        return {
+            "difference": self.value,
+            "interval": [self.interval.low, self.interval.high],
+            "better": self.better,
+            "p_value": self.p_value,
+        }
 
 
 def bootstrap_intervals(
