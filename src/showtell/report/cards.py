@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from showtell.outputs.names import readable
 from showtell.report.contents import RANKED_BY, Comparison, Explained, Judged, Pictured, Report
-from showtell.report.markup import Markup, element, join, picture
+from showtell.report.markup import Markup, element, join, percent, picture
 from showtell.report.mistakes import KINDS, Mistake
 from showtell.text import tokenize
 
@@ -73,7 +73,7 @@ class Cards:
             element(
                 "div",
                 element("h4", self.link(identifier)),
-                element("ul", _said(model, identifier), class_="said"),
+                element("ul", _said(model, identifier, named=False), class_="said"),
                 element("ul", [element("li", text) for text in image.references], class_="references"),
             ),
             _light(model.explained.get(identifier)),
@@ -88,7 +88,7 @@ def _said(model: Judged, identifier: str, *, named: bool = True) -> Markup:
     score = model.evaluation.per_image[identifier][RANKED_BY]
     facts = [f"{RANKED_BY} {100 * score:.0f}"]
     if caption.confidence is not None:
-        facts.append(f"confidence {caption.confidence:.0%}")
+        facts.append(f"confidence {percent(caption.confidence)}")
     return element(
         "li",
         element("p", model.label, class_="model") if named else None,
@@ -139,18 +139,13 @@ def _light(explained: Explained | None) -> Markup | None:
         return None
     tiles = []
     for word in explained.words:
-        chance = "" if word.probability is None else _percent(word.probability)
-        unseeing = "" if word.blind is None else f", unseen {_percent(word.blind)}"
         tiles.append(
             element(
                 "li",
                 picture(word.picture, explained.size, ""),
                 element("span", word.word),
-                element("small", f"{chance}{unseeing}"),
+                None if word.probability is None else element("small", percent(word.probability)),
+                None if word.blind is None else element("small", f"unseen {percent(word.blind)}"),
             )
         )
     return element("ul", tiles, class_="lit")
-
-
-def _percent(chance: float) -> str:
-    return "<1 %" if 0 < chance < 0.005 else f"{100 * chance:.0f} %"

@@ -13,12 +13,21 @@ import numpy as np
 import numpy.typing as npt
 
 from showtell.confidence import Reliability
-from showtell.report.markup import Markup, element, join
+from showtell.report.markup import Markup, element, join, percent
 
 _WIDTH, _HEIGHT = 320, 180  # of a chart, in its own units
-_LEFT, _RIGHT, _TOP, _BOTTOM = 34, 8, 10, 34  # what axes take of it
+_LEFT, _RIGHT, _TOP, _BOTTOM = 42, 18, 10, 34  # what axes take of it
 _PLOT = (_WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM)
-_INTERVAL = (120, 16)
+_INTERVAL = (150, 16)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A horizontal axis."""
+
+    title: str
+    edges: Sequence[float]  # of the bins
+    ticks: Sequence[tuple[float, str]]  # places on it, and what stands there
 
 
 @dataclass(frozen=True)
@@ -36,16 +45,13 @@ class Histogram:
         return cls(tuple(edges), tuple((counts / max(1, len(values))).tolist()))
 
 
-def draw_histogram(
-    spread: Histogram, told: str, axis: str, *, ticks: Sequence[tuple[float, str]], behind: Histogram | None
-) -> Markup:
+def draw_histogram(spread: Histogram, axis: Axis, told: str, *, behind: Histogram | None = None) -> Markup:
     """Returns a chart of bars.
 
     Args:
         spread: what the bars show.
+        axis: with the edges of the bars.
         told: for those who do not see it.
-        axis: what is on the horizontal axis.
-        ticks: places on the horizontal axis and what stands there.
         behind: shown as a line, for comparison; it has the same edges.
     """
     low, high = spread.edges[0], spread.edges[-1]
@@ -58,7 +64,7 @@ def draw_histogram(
     def y(share: float) -> float:
         return _TOP + _PLOT[1] * (1 - share / top)
 
-    parts = [_draw_frame(axis, [(x(value), text) for value, text in ticks], top, y)]
+    parts = [_draw_frame(axis.title, [(x(value), text) for value, text in axis.ticks], top, y)]
     for begin, end, share in zip(spread.edges, spread.edges[1:], spread.shares):
         if share:
             parts.append(
@@ -97,7 +103,7 @@ def draw_reliability(lines: Sequence[tuple[str, Reliability]], told: str, axis: 
         return _TOP + _PLOT[1] * (1 - value)
 
     parts = [
-        _draw_frame(axis, [(x(value), f"{value:.0%}") for value in (0, 0.5, 1)], 1.0, y),
+        _draw_frame(axis, [(x(value), percent(value)) for value in (0, 0.5, 1)], 1.0, y),
         element("line", class_="even", x1=_short(x(0)), y1=_short(y(0)), x2=_short(x(1)), y2=_short(y(1))),
     ]
     for kind, one in lines:
@@ -122,7 +128,7 @@ def draw_interval(value: float, low: float, high: float, top: float) -> Markup:
         "svg",
         element("line", class_="track", x1=4, x2=width - 4, y1=middle, y2=middle),
         element("line", class_="interval", x1=x(low), x2=x(high), y1=middle, y2=middle),
-        element("circle", class_="value", cx=x(value), cy=middle, r=4),
+        element("circle", class_="value", cx=x(value), cy=middle, r=3),
         class_="small",
         viewBox=f"0 0 {width} {height}",
         width=width,
@@ -139,7 +145,7 @@ def _draw_frame(
     for share in (0, top / 2, top):
         level = _short(y(share))
         parts.append(element("line", class_="grid", x1=_LEFT, x2=_WIDTH - _RIGHT, y1=level, y2=level))
-        text = f"{share:.0%}" if top >= 0.05 or share in (0, top) else ""
+        text = percent(share) if top >= 0.05 or share in (0, top) else ""
         parts.append(element("text", text, x=_LEFT - 5, y=_short(y(share) + 4), text_anchor="end"))
     for at, text in ticks:
         parts.append(element("text", text, x=_short(at), y=base + 14, text_anchor="middle"))

@@ -39,8 +39,8 @@ from showtell.text import tokenize
 
 EXAMPLES = 8  # worst and best images of each model that are explained
 PICTURES = 1500  # images that get a picture
-SIDE, QUALITY = 280, 62  # of a picture, in pixels at most, and of its WebP: 8 kB
-LIT_SIDE, LIT_QUALITY = 150, 60  # of a picture that is lit for one word: 2 kB
+SIDE, QUALITY = 256, 55  # of a picture, in pixels at most, and of its WebP: 6 kB
+LIT_SIDE, LIT_QUALITY = 140, 50  # of a picture that is lit for one word: 2 kB
 Progress = Callable[[str, int, int], object]  # told what is done, how many, of how many
 
 

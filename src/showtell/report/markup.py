@@ -61,6 +61,13 @@ def picture(data: bytes, size: tuple[int, int], alt: str) -> Markup:
     )
 
 
+def percent(share: float, digits: int = 0) -> str:
+    """Returns a share in percent; what is above 0 and would be written as 0 is "<1 %"."""
+    if 0 < share < 0.005 and not digits:
+        return "<1\u00a0%"
+    return f"{100 * share:.{digits}f}\u00a0%"
+
+
 def table(caption: str, header: Iterable[Content], rows: Iterable[Iterable[Content]]) -> Markup:
     """Returns a table whose first column heads its rows; where it is too wide, it can be scrolled by keyboard, too."""
     head = element("tr", [element("th", cell, scope="col") for cell in header])

@@ -5,19 +5,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from showtell.confidence import Reliability
 from showtell.evaluation import EvaluationReport
 from showtell.outputs.names import readable
 from showtell.report.cards import Cards
-from showtell.report.charts import Histogram, draw_histogram, draw_interval, draw_reliability
+from showtell.report.charts import Axis, Histogram, draw_histogram, draw_interval, draw_reliability
 from showtell.report.contents import RANKED_BY, Comparison, Judged, Report
-from showtell.report.markup import Content, Markup, element, join, table
+from showtell.report.markup import Content, Markup, element, join, percent, table
 from showtell.report.mistakes import KINDS
 from showtell.report.usage import Preference, Usage
 from showtell.text import tokenize
 
 _FEW = 5  # captions that stand below a rule
 _BINS = 20
+_LONGEST = 40  # words; longer captions count as this
 _RULES = (
     "The rules compare words with words; they see no picture and miss much. They are heuristics, for "
     "English. The column "
@@ -30,8 +33,8 @@ _RULES = (
 def show_scores(report: Report) -> Markup:
     """Returns scores with intervals, and the plain facts of each model."""
     keys = list(report.models[0].evaluation.scores)
-    top = max(_reach(model.evaluation, key) for model in report.models for key in keys)
-    rows = [[key, *(_score(model.evaluation, key, top) for model in report.models)] for key in keys]
+    tops = {key: max(_reach(model.evaluation, key) for model in report.models) for key in keys}
+    rows = [[key, *(_score(model.evaluation, key, tops[key]) for model in report.models)] for key in keys]
     resamples = report.models[0].evaluation.resamples
     caption = "Scores, times 100" + (", with 95 % intervals" if resamples else "")
     facts = [
@@ -39,7 +42,7 @@ def show_scores(report: Report) -> Markup:
         ["Search", *(_search(model.evaluation) for model in report.models)],
         [
             "Words of the references that it knows",
-            *(f"{model.evaluation.coverage:.1%}" for model in report.models),
+            *(percent(model.evaluation.coverage, 1) for model in report.models),
         ],
         ["Digest", *(element("code", model.evaluation.bundle_digest[:12]) for model in report.models)],
     ]
@@ -98,70 +101,53 @@ def show_comparisons(report: Report, cards: Cards) -> Markup:
 def show_distributions(report: Report) -> Markup:
     """Returns how lengths, scores and confidences spread."""
     people = [len(tokenize(text)) for image in report.images for text in image.references]
-    lengths = {model.label: [len(tokenize(text)) for text in _texts(model)] for model in report.models}
-    scores = {
-        model.label: [one[RANKED_BY] for one in model.evaluation.per_image.values()]
-        for model in report.models
-    }
-    sure = {
-        model.label: [
+    lengths = [[len(tokenize(text)) for text in _texts(model)] for model in report.models]
+    scores = [[one[RANKED_BY] for one in model.evaluation.per_image.values()] for model in report.models]
+    longest = min(_LONGEST, max(*people, *(max(values) for values in lengths)))
+    edges = [place + 0.5 for place in range(-1, longest + 1)]
+    length_axis = Axis("words in a caption", edges, [(at, str(at)) for at in range(0, longest + 1, 5)])
+    # The few images far above all others would leave no room for the rest.
+    usual = float(np.quantile(np.concatenate([np.asarray(values) for values in scores]), 0.98))
+    halves = max(2, math.ceil(2 * usual))
+    score_axis = Axis(
+        f"{RANKED_BY} of an image, times 100; the last bar holds all above",
+        [place / 10 for place in range(5 * halves + 1)],
+        [(part / 2, f"{50 * part}") for part in range(0, halves + 1, math.ceil(halves / 6))],
+    )
+    share_axis = Axis(
+        "confidence of a caption",
+        [place / _BINS for place in range(_BINS + 1)],
+        [(part / 4, percent(part / 4)) for part in range(5)],
+    )
+    behind = Histogram.count(people, edges)
+    parts: list[Content] = [
+        element(
+            "p",
+            "In the charts of words, the bars are the model's captions, the line is what people wrote.",
+            class_="soft",
+        )
+    ]
+    for model, counted, scored in zip(report.models, lengths, scores):
+        sure = [
             captions[0].confidence
             for captions in model.evaluation.captions.values()
             if captions[0].confidence is not None
         ]
-        for model in report.models
-    }
-    longest = min(40, max(*people, *(max(values) for values in lengths.values())))
-    edges = [place + 0.5 for place in range(-1, longest + 1)]
-    best = max(1.0, max(max(values) for values in scores.values()))
-    top = math.ceil(best * 2) / 2
-    score_edges = [top * place / _BINS for place in range(_BINS + 1)]
-    even = [place / _BINS for place in range(_BINS + 1)]
-    behind = Histogram.count(people, edges)
-    length_charts = [
-        _spread(
-            f"{label}: words in a caption",
-            values,
-            edges,
-            "words in a caption",
-            [(place, str(place)) for place in range(0, longest + 1, 5)],
-            behind,
-        )
-        for label, values in lengths.items()
-    ]
-    score_charts = [
-        _spread(
-            f"{label}: {RANKED_BY} of an image",
-            values,
-            score_edges,
-            f"{RANKED_BY} of an image, times 100",
-            [(top * part / 4, f"{100 * top * part / 4:.0f}") for part in range(5)],
-            None,
-            times=100,
-        )
-        for label, values in scores.items()
-    ]
-    sure_charts = [
-        _spread(
-            f"{label}: confidence of a caption",
-            values,
-            even,
-            "confidence of a caption",
-            [(part / 4, f"{part / 4:.0%}") for part in range(5)],
-            None,
-            times=100,
-        )
-        for label, values in sure.items()
-        if values
-    ]
-    return join(
-        element("p", "Bars: captions of the model. Line: what people wrote.", class_="soft"),
-        element("div", length_charts, class_="charts"),
-        element("div", score_charts, class_="charts"),
-        element("div", sure_charts, class_="charts")
-        if sure_charts
-        else element("p", "No model says how sure it is (showtell calibrate).", class_="soft"),
-    )
+        charts = [
+            _spread(f"{model.label}: words in a caption", counted, length_axis, behind),
+            _spread(f"{model.label}: {RANKED_BY} of an image", scored, score_axis, times=100),
+        ]
+        if sure:
+            title = f"{model.label}: confidence of a caption, in percent"
+            charts.append(_spread(title, sure, share_axis, times=100))
+        parts.append(element("div", charts, class_="charts"))
+        if not sure:
+            parts.append(
+                element(
+                    "p", f"{model.label} does not say how sure it is (showtell calibrate).", class_="soft"
+                )
+            )
+    return join(parts)
 
 
 def show_examples(report: Report, cards: Cards) -> Markup:
@@ -199,12 +185,12 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
             kind.title,
             *(
                 join(
-                    f"{count[key]:,} ({count[key] / images:.1%}) ",
+                    f"{count[key]:,} ({percent(count[key] / images, 1)}) ",
                     _show_button(key, model.label, count[key]) if count[key] else None,
                 )
                 for model, count in zip(report.models, counts)
             ),
-            f"{report.people[key]:.1%}" if key in report.people else "–",
+            percent(report.people[key], 1) if key in report.people else "–",
         ]
         for key, kind in KINDS.items()
     ]
@@ -234,7 +220,7 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
                 for identifier, one in found
             ]
             inner += [element("h4", f"{model.label}, lowest {RANKED_BY} first"), element("ul", items)]
-        parts.append(element("details", element("summary", kind.title), inner, open=key == "repeated"))
+        parts.append(element("details", element("summary", kind.title), inner))
     return join(parts)
 
 
@@ -302,7 +288,7 @@ def show_confidence(report: Report) -> Markup:
                 element(
                     "p",
                     f"A supported word has a higher confidence than another one in "
-                    f"{model.worth.word_ranking:.0%} of all "
+                    f"{percent(model.worth.word_ranking)} of all "
                     "pairs (50 % by chance); confidence and support of captions correlate with "
                     f"{model.worth.caption_ranking:.2f} (Spearman).",
                 )
@@ -322,7 +308,7 @@ def _differences(one: Comparison) -> Markup:
             key,
             f"{100 * value.value:+.1f}",
             f"{100 * value.interval.low:+.1f} to {100 * value.interval.high:+.1f}",
-            f"{value.better:.1%}",
+            percent(value.better, 1),
             f"{value.p_value:.3f}",
         ]
         for key, value in one.differences.items()
@@ -332,25 +318,12 @@ def _differences(one: Comparison) -> Markup:
 
 
 def _spread(
-    title: str,
-    values: Sequence[float],
-    edges: Sequence[float],
-    axis: str,
-    ticks: Sequence[tuple[float, str]],
-    behind: Histogram | None,
-    *,
-    times: float = 1,
+    title: str, values: Sequence[float], axis: Axis, behind: Histogram | None = None, *, times: float = 1
 ) -> Markup:
-    ordered = sorted(values)
-    middle = ordered[len(ordered) // 2]
-    mean = sum(values) / len(values)
-    told = (
-        f"Mean {times * mean:.1f}, median {times * middle:.1f}, from {times * ordered[0]:.1f} to "
-        f"{times * ordered[-1]:.1f}."
-    )
-    chart = draw_histogram(
-        Histogram.count(values, edges), f"{title}. {told}", axis, ticks=ticks, behind=behind
-    )
+    least, middle, most = (times * float(value) for value in np.quantile(values, [0, 0.5, 1]))
+    mean = times * sum(values) / len(values)
+    told = f"Mean {mean:.1f}, median {middle:.3g}, from {least:.3g} to {most:.3g}."
+    chart = draw_histogram(Histogram.count(values, axis.edges), axis, f"{title}. {told}", behind=behind)
     return element("figure", element("figcaption", element("b", title), f" {told}"), chart)
 
 
@@ -362,14 +335,16 @@ def _reliable(title: str, lines: Sequence[tuple[str, str, Reliability]]) -> Mark
     told = f"{title}: " + "; ".join(
         f"{name}, expected calibration error {one.expected_error:.3f}" for _, name, one in lines
     )
-    chart = draw_reliability([(kind, one) for kind, _, one in lines], told, "predicted (up: supported)")
+    chart = draw_reliability(
+        [(kind, one) for kind, _, one in lines], told, "predicted (across), supported (up)"
+    )
     header = ["Group", *(column for _, name, _ in lines for column in (f"{name}: predicted", "supported"))]
     groups = max(len(one.counts) for _, _, one in lines)
     rows = [
         [
             str(place + 1),
             *(
-                f"{values[place]:.1%}" if place < len(values) else ""
+                percent(values[place], 1) if place < len(values) else ""
                 for _, _, one in lines
                 for values in (one.predicted, one.observed)
             ),
@@ -392,7 +367,7 @@ def _usage_tables(label: str, usage: Usage) -> list[Markup]:
 
 
 def _preferences(title: str, words: Sequence[Preference]) -> Markup:
-    rows = [[one.word, f"{one.said:.1%}", f"{one.people:.1%}"] for one in words]
+    rows = [[one.word, percent(one.said, 1), percent(one.people, 1)] for one in words]
     return table(title, ["Word", "Captions", "References"], rows)
 
 
@@ -436,7 +411,7 @@ def _show_button(kind: str, label: str, count: int) -> Markup:
 
 
 def _part(part: int, whole: int, of: str = "") -> str:
-    share = f" ({part / whole:.1%})" if whole else ""
+    share = f" ({percent(part / whole, 1)})" if whole else ""
     return f"{part:,} of {whole:,}{' ' + of if of else ''}{share}"
 
 
