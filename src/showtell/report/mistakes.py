@@ -79,7 +79,7 @@ def _find_counts(case: Case) -> Found:
         theirs = [counts[noun][0] for counts in counted if noun in counts]
         if len(theirs) >= AGREEING and not any(_agree(count, other) for other in theirs):
             said = _list({_number(other) for other in theirs})
-            yield (word,), f"{_number(count)} “{noun}”; people said {said}"
+            yield (word,), f"“{word}”: {_number(count)}; people said {said}"
 
 
 def _find_colours(case: Case) -> Found:
@@ -106,10 +106,14 @@ def _find_missing(case: Case) -> Found:
     named: Counter[str] = Counter()
     for reference in case.references:
         named.update({noun for word in reference if (noun := case.nouns.find(word)) is not None} - PLACES)
-    for noun, count in named.most_common():
-        enough = count >= AGREEING and 2 * count > len(case.references)
-        if enough and said.isdisjoint(_same(noun)):
-            yield (), f"{noun} ({count} of {len(case.references)} people)"
+    people = len(case.references)
+    missing = [
+        f"{noun} ({count} of {people} people)"
+        for noun, count in named.most_common()
+        if count >= AGREEING and 2 * count > people and said.isdisjoint(_same(noun))
+    ]
+    if missing:
+        yield (), ", ".join(missing)
 
 
 KINDS: Mapping[str, Kind] = {

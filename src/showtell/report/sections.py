@@ -68,7 +68,7 @@ def show_scores(report: Report) -> Markup:
         if resamples
         else None,
         [element("p", note, class_="note") for note in notes],
-        table("The models", ["", *labels], facts),
+        table("The models", ["Fact", *labels], facts),
     )
 
 
@@ -110,7 +110,7 @@ def show_distributions(report: Report) -> Markup:
     usual = float(np.quantile(np.concatenate([np.asarray(values) for values in scores]), 0.98))
     halves = max(2, math.ceil(2 * usual))
     score_axis = Axis(
-        f"{RANKED_BY} of an image, times 100; the last bar holds all above",
+        f"{RANKED_BY}, times 100 (last bar: and above)",
         [place / 10 for place in range(5 * halves + 1)],
         [(part / 2, f"{50 * part}") for part in range(0, halves + 1, math.ceil(halves / 6))],
     )
@@ -239,7 +239,9 @@ def show_usage(report: Report) -> Markup:
         ["Different words said", *(_part(one.words, one.vocabulary, "known") for _, one in usages)],
         ["Different words that people said", *(f"{one.people_words:,}" for _, one in usages)],
     ]
-    parts: list[Content] = [table("Novelty and vocabulary", ["", *(label for label, _ in usages)], rows)]
+    parts: list[Content] = [
+        table("How new captions are, and how rich", ["Measure", *(label for label, _ in usages)], rows)
+    ]
     for label, usage in usages:
         parts += [element("h3", label), element("div", _usage_tables(label, usage), class_="tables")]
     return join(parts)
@@ -313,7 +315,7 @@ def _differences(one: Comparison) -> Markup:
         ]
         for key, value in one.differences.items()
     ]
-    header = ["Metric", "Difference", "95 % interval", "Better in", "p"]
+    header = ["Metric", "Difference", "95 % interval", "Better in so many resamples", "p"]
     return table(f"{one.label} minus {one.against}, times 100, paired bootstrap", header, rows)
 
 
