@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from browsing import check, opened_file, tab_to, until
+from browsing import SHOTS, VIEWS, check, opened_file, tab_to, until
 from reported import photographed
 from showtell.captioner import Captioner
 from showtell.report import Report, judge_models
@@ -49,6 +49,18 @@ def count_shown(page: Page) -> int:
     return page.locator(".card:not([hidden])").count()
 
 
+def keep(page: Page, part: str) -> None:
+    """Keeps pictures of a part of the page where they are wanted, as `browsing.check` does of states."""
+    for view, (scheme, size) in VIEWS.items() if SHOTS else ():
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        page.set_viewport_size({"width": size[0], "height": size[1]})
+        page.evaluate("part => document.getElementById(part).scrollIntoView()", part)
+        page.wait_for_timeout(300)  # what comes into view is laid out and decoded now
+        page.evaluate("part => document.getElementById(part).scrollIntoView()", part)
+        page.wait_for_timeout(300)
+        page.screenshot(path=Path(str(SHOTS)) / f"report-{part}-{view}.png", animations="disabled")
+
+
 def test_nothing_is_wrong_with_the_page_in_any_view(page: Page) -> None:
     assert page.title() == "Captions of photographs, dev"
     until(page, f"{SHOWN} === '6 images'")
@@ -62,8 +74,9 @@ def test_nothing_is_wrong_with_the_page_in_any_view(page: Page) -> None:
 def test_every_part_is_one_link_away(part: str, page: Page) -> None:
     tab_to(page, f"nav a[href='#{part}']")
     page.keyboard.press("Enter")
-    until(page, "part => document.getElementById(part).getBoundingClientRect().top < innerHeight", part)
-    check(page, f"report-{part}")
+    until(page, "part => document.activeElement.id === part", part)
+    until(page, "document.activeElement.getBoundingClientRect().top < innerHeight")
+    keep(page, part)
 
 
 def test_images_are_found_by_keyboard(page: Page) -> None:

@@ -64,10 +64,9 @@ def write_page(report: Report) -> str:
             [
                 element(
                     "section",
-                    element("h2", heading, id=f"{key}-title", tabindex=-1),
+                    element("h2", heading, id=key, tabindex=-1),
                     content,
-                    id=key,
-                    aria_labelledby=f"{key}-title",
+                    aria_labelledby=key,
                 )
                 for key, heading, content in sections
             ],
