@@ -37,11 +37,11 @@ SAID = {
         "A small cup of black coffee.",
     ),
     "flower": (
-        "A red flower in a garden.",
-        "A large flower with many red petals.",
-        "A pink and red flower with green leaves behind it.",
+        "An orange flower in a garden.",
+        "A large flower with many orange petals.",
+        "A pink and orange flower with green leaves behind it.",
         "The flower has a yellow middle.",
-        "A close picture of a red flower.",
+        "A close picture of an orange flower.",
     ),
     "rocket": (
         "A rocket stands on a launch pad at night.",

@@ -219,7 +219,7 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
                 )
                 for identifier, one in found
             ]
-            inner += [element("h4", f"{model.label}, lowest {RANKED_BY} first"), element("ul", items)]
+            inner += [element("h3", f"{model.label}, lowest {RANKED_BY} first"), element("ul", items)]
         parts.append(element("details", element("summary", kind.title), inner))
     return join(parts)
 
