@@ -8,27 +8,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from benchmarks.sides import print_line, shorten
 from showtell import Captioner
 from showtell.cli.arguments import Parser
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
+from showtell.report.words import AGREEING, GENDERS, SUBJECTS
 from showtell.text import tokenize
-
-SUBJECTS = {
-    "man": {"man", "men", "boy", "boys", "guy", "guys", "gentleman", "male"},
-    "woman": {"woman", "women", "girl", "girls", "lady", "ladies", "female"},
-    "child": {"child", "children", "boy", "boys", "girl", "girls", "kid", "kids", "baby", "toddler"},
-    "dog": {"dog", "dogs", "puppy", "puppies"},
-    "cat": {"cat", "cats", "kitten", "kittens"},
-    "horse": {"horse", "horses"},
-    "water": {"water", "ocean", "sea", "lake", "pool", "river", "wave", "waves"},
-    "ball": {"ball", "soccer", "football", "basketball", "baseball", "tennis"},
-    "bike": {"bike", "bikes", "bicycle", "bicycles", "motorcycle", "motorcycles"},
-    "food": {"food", "pizza", "plate", "cake", "meal", "sandwich", "dish"},
-}
-AGREEING = 2  # people whose words make a subject shown
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -58,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def judge_subject(
-    words: set[str], said: Sequence[set[str]], references: Sequence[Sequence[set[str]]]
+    words: AbstractSet[str], said: Sequence[set[str]], references: Sequence[Sequence[set[str]]]
 ) -> dict[str, Any]:
     """Returns how often a subject is shown and said, and how often rightly."""
     shown = [sum(bool(words & one) for one in people) >= AGREEING for people in references]
@@ -74,10 +62,10 @@ def judge_subject(
 
 def judge_gender(said: Sequence[set[str]], references: Sequence[Sequence[set[str]]]) -> dict[str, Any]:
     """Returns what is said of pictures with men or boys only, and with women or girls only."""
-    counts: dict[str, Counter[str]] = {"man": Counter(), "woman": Counter()}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in GENDERS}
     for caption, people in zip(said, references, strict=True):
         by = {name: sum(bool(SUBJECTS[name] & one) for one in people) for name in counts}
-        for name, other in (("man", "woman"), ("woman", "man")):
+        for name, other in (GENDERS, GENDERS[::-1]):
             if by[name] >= AGREEING and not by[other]:
                 right, wrong = bool(SUBJECTS[name] & caption), bool(SUBJECTS[other] & caption)
                 kind = "neither or both" if right == wrong else "right" if right else "wrong"

@@ -33,6 +33,7 @@ COMMANDS = [
     "train",
     "evaluate",
     "score",
+    "report",
     "serve",
     "tune",
     "calibrate",

@@ -32,7 +32,7 @@ _SMALL_WORDS = (
     "off up down out and or but while is are was were be being been am has have having it its his her hers their "
     "theirs he she they them him who which what there where"
 )
-_FUNCTION_WORDS = frozenset(_SMALL_WORDS.split())  # English; in another language all words count as content
+FUNCTION_WORDS = frozenset(_SMALL_WORDS.split())  # English; in another language all words count as content
 
 DoubleArray = npt.NDArray[np.float64]
 
@@ -110,10 +110,9 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Calibration:
-    """What a fit gave; the reliabilities are of images that each fit had not seen (five folds)."""
+class Worth:
+    """What ratings are worth on pictures whose captions are known."""
 
-    confidence: Confidence
     words: Reliability
     captions: Reliability
     raw_words: Reliability  # of the search's own probabilities, for comparison
@@ -125,7 +124,6 @@ class Calibration:
         """Returns plain values, for JSON."""
         reliabilities = {name: getattr(self, name) for name in ("words", "captions", "raw_words")}
         return {
-            "confidence": self.confidence.to_dict(),
             "images": self.images,
             "word_ranking": self.word_ranking,
             "caption_ranking": self.caption_ranking,
@@ -134,6 +132,17 @@ class Calibration:
                 for name, one in reliabilities.items()
             },
         }
+
+
+@dataclass(frozen=True)
+class Calibration(Worth):
+    """What a fit gave; what it is worth is of images that each fit had not seen (five folds)."""
+
+    confidence: Confidence
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, for JSON."""
+        return {"confidence": self.confidence.to_dict(), **super().to_dict()}
 
 
 def fit_confidence(
@@ -169,18 +178,40 @@ def fit_confidence(
         fitted = _fit([captions[i] for i in seen], [support[i] for i in seen])
         for index in np.flatnonzero(folds == fold).tolist():
             rated[index] = fitted.rate(captions[index])
+    worth = measure_ratings(captions, rated, references)
+    return Calibration(**vars(worth), confidence=_fit(captions, support))
+
+
+def measure_ratings(
+    captions: Sequence[Said], rated: Sequence[Rating], references: Sequence[Sequence[str]]
+) -> Worth:
+    """Measures what ratings are worth: whether words and captions are supported as often as was predicted.
+
+    Args:
+        captions: of each picture one, of at least one word.
+        rated: how sure a captioner was of each.
+        references: what people said of each.
+    """
+    support = [_find_support(said, own) for said, own in zip(captions, references, strict=True)]
+    supported = np.concatenate(support)
     words = np.concatenate([rating.words for rating in rated])
     shares = np.array([_share(said, found) for said, found in zip(captions, support)])
     whole = np.array([rating.caption for rating in rated])
-    raw = np.exp(np.concatenate([said.log_probs for said in captions]))
-    return Calibration(
-        confidence=_fit(captions, support),
+    return Worth(
         words=measure_reliability(words, supported),
         captions=measure_reliability(whole, shares),
-        raw_words=measure_reliability(raw, supported),
+        raw_words=measure_probabilities(captions, references),
         word_ranking=_rank_pairs(words, supported),
         caption_ranking=_correlate(_ranks(whole), _ranks(shares)),
         images=len(captions),
+    )
+
+
+def measure_probabilities(captions: Sequence[Said], references: Sequence[Sequence[str]]) -> Reliability:
+    """Returns how often words are supported, by the probability that the search gave them; at least one word."""
+    support = [_find_support(said, own) for said, own in zip(captions, references, strict=True)]
+    return measure_reliability(
+        np.exp(np.concatenate([said.log_probs for said in captions])), np.concatenate(support)
     )
 
 
@@ -214,7 +245,7 @@ def _share(said: Said, support: DoubleArray) -> float:
 
 
 def _is_content(words: Sequence[str]) -> npt.NDArray[np.bool_]:
-    return np.array([word not in _FUNCTION_WORDS for word in words], dtype=np.bool_)
+    return np.array([word not in FUNCTION_WORDS for word in words], dtype=np.bool_)
 
 
 def _word_features(said: Said) -> DoubleArray:
@@ -265,6 +296,8 @@ def _rank_pairs(scores: DoubleArray, labels: DoubleArray) -> float:
     ranks = _ranks(scores)
     positive = labels == 1
     count = positive.sum()
+    if count in (0, len(labels)):  # nothing to tell apart
+        return 0.5
     return float((ranks[positive].sum() - count * (count - 1) / 2) / (count * (len(labels) - count)))
 
 

@@ -15,7 +15,7 @@ from showtell.captioning import Caption
 from showtell.data.records import Dataset
 from showtell.decoding import DecodingSettings
 from showtell.errors import MetricError
-from showtell.metrics import CorpusIdf, Interval, bootstrap_intervals, score
+from showtell.metrics import CorpusIdf, Interval, Scores, bootstrap_intervals, score
 from showtell.text import Vocabulary, tokenize
 
 DEFAULT_METRICS = ("Bleu", "ROUGE_L", "CIDEr")
@@ -55,6 +55,9 @@ class EvaluationReport:
     intervals: Mapping[str, Interval] = field(default_factory=dict)  # of the scores, by key; METEOR has none
     resamples: int = 0  # corpora that were drawn for the intervals
     overlap: Overlap | None = None  # None: nobody looked for images that are in training, too
+    scored: Scores | None = field(
+        default=None, repr=False, compare=False
+    )  # for showtell.metrics.compare_paired
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-serialisable values; captions in the order of the data set."""
@@ -82,6 +85,7 @@ class EvaluationReport:
                     "image_id": identifier,
                     "caption": captions[0].text,
                     "score": captions[0].score,
+                    "confidence": captions[0].confidence,
                     "others": [other.text for other in captions[1:]],
                     "metrics": dict(self.per_image.get(identifier, {})),
                 }
@@ -160,4 +164,5 @@ def evaluate_captions(
         intervals=bootstrap_intervals(scored, resamples=resamples) if resamples else {},
         resamples=resamples,
         overlap=overlap,
+        scored=scored,
     )

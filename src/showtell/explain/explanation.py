@@ -76,7 +76,7 @@ class Explanation:
         width, height = size or self.size
         across, down = width / self.size[0], height / self.size[1]
         box = (self.box[0] * across, self.box[1] * down, self.box[2] * across, self.box[3] * down)
-        cells = measure_attention(self.maps) if self.method == "attention" else np.maximum(self.maps, 0)
+        cells = self._strengths()
         return spread_cells(cells, (width, height), box), find_top(cells)
 
     def draw(self, *, columns: int = 5, side: int = SIDE) -> Image.Image:
@@ -89,17 +89,27 @@ class Explanation:
         Returns:
             An RGB picture with the caption, a tile for each word, and what the colours mean.
         """
+        plain, lit = self.light(side)
+        chances = self.probabilities or (None,) * len(self.words)
+        blind = self.blind or (None,) * len(self.words)
+        tiles = [
+            Tile(picture, word, chance, unseeing)
+            for picture, word, chance, unseeing in zip(lit, self.words, chances, blind, strict=True)
+        ]
+        return lay_out([Tile(plain), *tiles], self.text, columns, self._describe(find_top(self._strengths())))
+
+    def light(self, side: int) -> tuple[Image.Image, list[Image.Image]]:
+        """Returns the picture, and for each word the picture lit where the word came from.
+
+        Args:
+            side: the longer side of each, in pixels. What the captioner sees is framed where it is not all.
+        """
         small = fit_picture(self.picture, side)
         spread, top = self.spread(small.size)
         scale = small.width / self.size[0], small.height / self.size[1]
         box = (self.box[0] * scale[0], self.box[1] * scale[1], self.box[2] * scale[0], self.box[3] * scale[1])
-        chances = self.probabilities or (None,) * len(self.words)
-        blind = self.blind or (None,) * len(self.words)
-        tiles = [
-            Tile(outline(paint(small, strengths / top), box), word, chance, unseeing)
-            for strengths, word, chance, unseeing in zip(spread, self.words, chances, blind, strict=True)
-        ]
-        return lay_out([Tile(outline(small, box)), *tiles], self.text, columns, self._describe(top))
+        lit = [outline(paint(small, strengths / top), box) for strengths in spread]
+        return outline(small, box), lit
 
     def save(self, path: Path) -> None:
         """Writes the figure as a PNG file, and beside it what it shows as NAME.json.
@@ -132,6 +142,9 @@ class Explanation:
             "grid": list(self.grid),
             "words": words,
         }
+
+    def _strengths(self) -> FloatArray:
+        return measure_attention(self.maps) if self.method == "attention" else np.maximum(self.maps, 0)
 
     def _describe(self, top: float) -> Legend:
         ratio = f"{math.exp(top):.{1 if top < math.log(10) else 0}f} times"

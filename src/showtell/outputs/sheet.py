@@ -35,12 +35,26 @@ _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-
 def draw_thumbnail(source: ImageSource) -> bytes:
     """Returns the image as a small WebP, upright; nothing if it can no longer be read."""
     try:
-        image = open_image(source, draft_size=(SIDE, SIDE))
+        return shrink_to_webp(source, SIDE, QUALITY)
     except ImageError:
         return b""
-    image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS, reducing_gap=2.0)
+
+
+def shrink_to_webp(source: ImageSource, side: int, quality: int) -> bytes:
+    """Returns the image as a WebP whose longer side is at most `side`, upright.
+
+    Raises:
+        ImageError: it cannot be read.
+    """
+    image = open_image(source, draft_size=(side, side))
+    image.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return write_webp(image, quality)
+
+
+def write_webp(image: Image.Image, quality: int) -> bytes:
+    """Returns the image as the bytes of a WebP file."""
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY, method=4)
+    image.save(buffer, "WEBP", quality=quality, method=4)
     return buffer.getvalue()
 
 

@@ -1,0 +1,151 @@
+"""`showtell report`: how good captioners are and where they fail, as a page and as JSON."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from showtell.cli.arguments import Commands, add_command, integer, model, writable_folder
+from showtell.cli.data_options import SPLIT, add_data_options, add_split_options, read_split_data
+from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
+from showtell.cli.engine_options import add_engine_options
+from showtell.cli.evaluate import describe, find_copies
+from showtell.cli.output import log
+from showtell.cli.progress import show_progress
+from showtell.cli.score import RESAMPLES, add_metric_options
+from showtell.errors import UsageError
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "report",
+        run,
+        summary="show how good captioners are and where they fail, as one page",
+        description="Captions every image of a split with each model and writes report.html, one page that needs "
+        "nothing else,\nand report.json. Prints the path of the page.",
+    )
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        nargs="+",
+        type=model,
+        help="an exported model, a bundle, a run folder (its best checkpoint), or a name; the others are compared with "
+        "the first",
+    )
+    parser.add_argument("--split", metavar="S", type=SPLIT, required=True, help="train, dev or test")
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        type=writable_folder,
+        required=True,
+        help="a new or empty folder, or that of an earlier report, which is replaced",
+    )
+    parser.add_argument("--max-images", metavar="N", type=integer(minimum=1), help="only the first N images")
+    parser.add_argument(
+        "--examples",
+        metavar="N",
+        type=integer(minimum=0),
+        default=8,
+        help="worst and best images of each model that are explained (default 8)",
+    )
+    parser.add_argument(
+        "--pictures",
+        metavar="N",
+        type=integer(minimum=0),
+        default=1500,
+        help="images that are shown with their picture, about 10 kB each (default 1500)",
+    )
+    parser.add_argument(
+        "--no-overlap",
+        action="store_true",
+        help="do not look for images that training has, too (which decodes all pictures once)",
+    )
+    add_metric_options(parser, resamples=RESAMPLES)
+    add_decoding_options(parser)
+    add_engine_options(parser)
+    add_data_options(parser, positional=False)
+    add_split_options(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Writes the report, and prints where it is."""
+    from showtell.captioner import Captioner
+    from showtell.metrics import CorpusIdf
+    from showtell.report import judge_models
+    from showtell.report.files import check_folder, write_report
+
+    check_folder(arguments.output)
+    folders = name_models(arguments.model)
+    dataset = read_split_data(arguments)
+    dataset.split(arguments.split)  # a split that is not there should not wait for the models to be loaded
+    corpus_idf = None if arguments.idf is None else CorpusIdf.load(arguments.idf)
+    captioners = {
+        label: Captioner.load(
+            folder,
+            engine=arguments.engine,
+            precision=arguments.precision,
+            threads=arguments.threads or 0,
+        )
+        for label, folder in folders.items()
+    }
+    refuse_twins({label: captioner.digest for label, captioner in captioners.items()})
+    copies = None if arguments.no_overlap else find_copies(dataset, arguments.split)
+    with show_progress("report", "images") as progress:
+        report = judge_models(
+            captioners,
+            dataset,
+            split=arguments.split,
+            settings={
+                label: read_decoding_settings(arguments, captioner.settings, count=1)
+                for label, captioner in captioners.items()
+            },
+            metrics=arguments.metrics,
+            corpus_idf=corpus_idf,
+            max_images=arguments.max_images,
+            resamples=arguments.resamples,
+            copies=copies,
+            examples=arguments.examples,
+            pictures=arguments.pictures,
+            progress=lambda _what, done, total: progress(done, total),
+        )
+    for judged in report.models:
+        log(f"{judged.label}:")
+        describe(judged.evaluation)
+    for one in report.left_out:
+        log(f"left out: {one.id}: {one.reason}")
+    print(write_report(report, arguments.output))
+    return 1 if report.left_out else 0
+
+
+def name_models(models: list[str | Path]) -> dict[str, Path]:
+    """Returns short names that tell the models apart -> their folders.
+
+    Raises:
+        UsageError: a model is given twice.
+        BundleError: there is no such model.
+    """
+    from showtell.library import locate_model
+    from showtell.portable import find_model
+
+    folders = {str(one): find_model(locate_model(one)) for one in models}
+    if len(folders) < len(models) or len({folder.resolve() for folder in folders.values()}) < len(models):
+        raise UsageError(
+            f"A model is given twice: {' '.join(map(str, models))}. Give each model once; the others are compared with "
+            "the first."
+        )
+    short = [Path(one).name or one for one in folders]
+    names = short if len(set(short)) == len(short) else list(folders)
+    return dict(zip(names, folders.values(), strict=True))
+
+
+def refuse_twins(digests: dict[str, str]) -> None:
+    """Raises UsageError where two models are copies of one."""
+    owners: dict[str, str] = {}
+    for label, digest in digests.items():
+        if digest in owners:
+            raise UsageError(
+                f"{owners[digest]} and {label} are the same model (digest {digest[:12]}). Give each model once."
+            )
+        owners[digest] = label

@@ -1,0 +1,15 @@
+"""The report: one page and one JSON file that say how good one or several captioners are, and where they fail.
+
+judge      from models and a split to what the report holds     contents   what it holds
+mistakes   rules that find probable mistakes                    words      the words that the rules know
+nouns      which words are nouns                                usage      novelty and vocabulary
+page       all of it as one HTML file                           charts     pictures of numbers
+markup     HTML whose text cannot break out                     files      the folder
+"""
+
+from showtell.report.contents import Report
+from showtell.report.judge import EXAMPLES, PICTURES, judge_models
+from showtell.report.mistakes import KINDS, Mistake, find_mistakes
+from showtell.report.nouns import Nouns
+
+__all__ = ["EXAMPLES", "KINDS", "PICTURES", "Mistake", "Nouns", "Report", "find_mistakes", "judge_models"]

@@ -1,0 +1,421 @@
+"""The parts of the page that speak of all images together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from showtell.confidence import Reliability
+from showtell.evaluation import EvaluationReport
+from showtell.outputs.names import readable
+from showtell.report.cards import Cards
+from showtell.report.charts import Axis, Histogram, draw_histogram, draw_interval, draw_reliability
+from showtell.report.contents import RANKED_BY, Comparison, Judged, Report
+from showtell.report.markup import Content, Markup, element, join, percent, table
+from showtell.report.mistakes import KINDS
+from showtell.report.usage import Preference, Usage
+from showtell.text import tokenize
+
+_FEW = 5  # captions that stand below a rule
+_BINS = 20
+_LONGEST = 40  # words; longer captions count as this
+_RULES = (
+    "The rules compare words with words; they see no picture and miss much. They are heuristics, for "
+    "English. The column "
+    "“people” says how often the same rule finds something in what people wrote, each caption judged "
+    "by the others of its "
+    "picture: what a rule finds no more often than there is mostly a choice of words."
+)
+
+
+def show_scores(report: Report) -> Markup:
+    """Returns scores with intervals, and the plain facts of each model."""
+    keys = list(report.models[0].evaluation.scores)
+    tops = {key: max(_reach(model.evaluation, key) for model in report.models) for key in keys}
+    rows = [[key, *(_score(model.evaluation, key, tops[key]) for model in report.models)] for key in keys]
+    resamples = report.models[0].evaluation.resamples
+    caption = "Scores, times 100" + (", with 95 % intervals" if resamples else "")
+    facts = [
+        ["Images", *(f"{len(model.evaluation.captions):,}" for model in report.models)],
+        ["Search", *(_search(model.evaluation) for model in report.models)],
+        [
+            "Words of the references that it knows",
+            *(percent(model.evaluation.coverage, 1) for model in report.models),
+        ],
+        ["Digest", *(element("code", model.evaluation.bundle_digest[:12]) for model in report.models)],
+    ]
+    shared = report.models[0].evaluation.overlap
+    if shared is not None:
+        facts.insert(1, ["Images that training has, too", *[f"{len(shared.copies):,}"] * len(report.models)])
+        if shared.copies and shared.scores:
+            without = [
+                f"{100 * model.evaluation.overlap.scores[RANKED_BY]:.1f}" if model.evaluation.overlap else ""
+                for model in report.models
+            ]
+            facts.insert(2, [f"{RANKED_BY} without them", *without])
+    labels = [model.label for model in report.models]
+    notes = dict.fromkeys(note for model in report.models for note in model.evaluation.notes)
+    return join(
+        table(caption, ["Metric", *labels], rows),
+        element(
+            "p",
+            "An interval says where the score would lie with other images of this kind; it is a bootstrap over images "
+            f"({resamples:,} resamples). What another training run would change is not in it.",
+            class_="soft",
+        )
+        if resamples
+        else None,
+        [element("p", note, class_="note") for note in notes],
+        table("The models", ["Fact", *labels], facts),
+    )
+
+
+def show_comparisons(report: Report, cards: Cards) -> Markup:
+    """Returns each other model against the first, on the same images."""
+    models = {model.label: model for model in report.models}
+    parts = []
+    for one in report.comparisons:
+        pair = (models[one.against], models[one.label])
+        ranked = one.rank()
+        above, equal, below = one.wins
+        better = [identifier for identifier in ranked[::-1] if one.gains[identifier] > 0][: report.examples]
+        worse = [identifier for identifier in ranked if one.gains[identifier] < 0][: report.examples]
+        parts += [
+            element("h3", f"{one.label} against {one.against}"),
+            _differences(one) if one.differences else None,
+            element(
+                "p",
+                f"By {RANKED_BY}, {one.label} is better on {above:,} images, worse on {below:,}, and equal on "
+                f"{equal:,}.",
+            ),
+            element("h4", f"Where {one.label} gains most") if better else None,
+            cards.compare(one, pair, better) if better else None,
+            element("h4", f"Where {one.label} loses most") if worse else None,
+            cards.compare(one, pair, worse) if worse else None,
+        ]
+    return join(parts)
+
+
+def show_distributions(report: Report) -> Markup:
+    """Returns how lengths, scores and confidences spread."""
+    people = [len(tokenize(text)) for image in report.images for text in image.references]
+    lengths = [[len(tokenize(text)) for text in _texts(model)] for model in report.models]
+    scores = [[one[RANKED_BY] for one in model.evaluation.per_image.values()] for model in report.models]
+    longest = min(_LONGEST, max(*people, *(max(values) for values in lengths)))
+    edges = [place + 0.5 for place in range(-1, longest + 1)]
+    length_axis = Axis("words in a caption", edges, [(at, str(at)) for at in range(0, longest + 1, 5)])
+    # The few images far above all others would leave no room for the rest.
+    usual = float(np.quantile(np.concatenate([np.asarray(values) for values in scores]), 0.98))
+    halves = max(2, math.ceil(2 * usual))
+    score_axis = Axis(
+        f"{RANKED_BY}, times 100 (last bar: and above)",
+        [place / 10 for place in range(5 * halves + 1)],
+        [(part / 2, f"{50 * part}") for part in range(0, halves + 1, math.ceil(halves / 6))],
+    )
+    share_axis = Axis(
+        "confidence of a caption",
+        [place / _BINS for place in range(_BINS + 1)],
+        [(part / 4, percent(part / 4)) for part in range(5)],
+    )
+    behind = Histogram.count(people, edges)
+    parts: list[Content] = [
+        element(
+            "p",
+            "In the charts of words, the bars are the model's captions, the line is what people wrote.",
+            class_="soft",
+        )
+    ]
+    for model, counted, scored in zip(report.models, lengths, scores):
+        sure = [
+            captions[0].confidence
+            for captions in model.evaluation.captions.values()
+            if captions[0].confidence is not None
+        ]
+        charts = [
+            _spread(f"{model.label}: words in a caption", counted, length_axis, behind),
+            _spread(f"{model.label}: {RANKED_BY} of an image", scored, score_axis, times=100),
+        ]
+        if sure:
+            title = f"{model.label}: confidence of a caption, in percent"
+            charts.append(_spread(title, sure, share_axis, times=100))
+        parts.append(element("div", charts, class_="charts"))
+        if not sure:
+            parts.append(
+                element(
+                    "p", f"{model.label} does not say how sure it is (showtell calibrate).", class_="soft"
+                )
+            )
+    return join(parts)
+
+
+def show_examples(report: Report, cards: Cards) -> Markup:
+    """Returns the worst and the best images of each model, explained."""
+    parts: list[Content] = [
+        element(
+            "p",
+            "Each word stands below the picture lit where it came from: where the model looked (attention), or what "
+            "makes the word less likely when it is hidden (occlusion, for models without attention). The number is how "
+            "probable the word was; “unseen”, how probable it was without the picture: where both are alike, the word "
+            "came from the language and not from the picture. A low score need not be a bad caption: people may have "
+            "said the same in other words.",
+            class_="soft",
+        )
+    ]
+    for model in report.models:
+        ranked = model.rank()
+        for title, ids in (
+            ("worst", ranked[: report.examples]),
+            ("best", ranked[::-1][: report.examples]),
+        ):
+            parts += [
+                element("h3", f"{model.label}: the {title} by {RANKED_BY}"),
+                cards.explain(model, ids),
+            ]
+    return join(parts)
+
+
+def show_mistakes(report: Report, cards: Cards) -> Markup:
+    """Returns what the rules found, rule by rule."""
+    counts = [model.count_mistakes() for model in report.models]
+    images = len(report.images)
+    rows = [
+        [
+            kind.title,
+            *(
+                join(
+                    f"{count[key]:,} ({percent(count[key] / images, 1)}) ",
+                    _show_button(key, model.label, count[key]) if count[key] else None,
+                )
+                for model, count in zip(report.models, counts)
+            ),
+            percent(report.people[key], 1) if key in report.people else "–",
+        ]
+        for key, kind in KINDS.items()
+    ]
+    parts: list[Content] = [
+        element("p", _RULES, class_="soft"),
+        table("Images with a finding", ["Rule", *(model.label for model in report.models), "people"], rows),
+    ]
+    for key, kind in KINDS.items():
+        inner: list[Content] = [element("p", kind.rule)]
+        for model in report.models:
+            found = [
+                (identifier, one)
+                for identifier in model.rank()
+                for one in model.mistakes[identifier]
+                if one.kind == key
+            ][:_FEW]
+            if not found:
+                continue
+            captions = model.evaluation.captions
+            items = [
+                element(
+                    "li",
+                    cards.link(identifier),
+                    f" {captions[identifier][0].text} ",
+                    element("em", one.reason),
+                )
+                for identifier, one in found
+            ]
+            inner += [element("h3", f"{model.label}, lowest {RANKED_BY} first"), element("ul", items)]
+        parts.append(element("details", element("summary", kind.title), inner))
+    return join(parts)
+
+
+def show_usage(report: Report) -> Markup:
+    """Returns how new captions are and how rich their words."""
+    usages = [(model.label, model.usage) for model in report.models]
+    rows = [
+        ["Different captions", *(_part(one.distinct, one.captions) for _, one in usages)],
+        [
+            "Captions that stand in the training data, word for word",
+            *(
+                "unknown: no training split" if one.copied is None else _part(one.copied, one.captions)
+                for _, one in usages
+            ),
+        ],
+        ["Different words said", *(_part(one.words, one.vocabulary, "known") for _, one in usages)],
+        ["Different words that people said", *(f"{one.people_words:,}" for _, one in usages)],
+    ]
+    parts: list[Content] = [
+        table("How new captions are, and how rich", ["Measure", *(label for label, _ in usages)], rows)
+    ]
+    for label, usage in usages:
+        parts += [element("h3", label), element("div", _usage_tables(label, usage), class_="tables")]
+    return join(parts)
+
+
+def show_confidence(report: Report) -> Markup:
+    """Returns whether probabilities and confidences mean what they say."""
+    parts: list[Content] = [
+        element(
+            "p",
+            "A word is supported if somebody who described the picture used it, too. In each chart, captions or words "
+            "are sorted by what was predicted and parted into ten groups of one size; on the "
+            "straight line, predictions "
+            "would be true. On a split that the confidence was fitted on (showtell calibrate), it "
+            "looks a little better "
+            "than it is.",
+            class_="soft",
+        )
+    ]
+    for model in report.models:
+        charts = []
+        if model.probabilities is not None:
+            lines = [("raw", "probability of the search", model.probabilities)]
+            if model.worth is not None:
+                lines.append(("sure", "confidence", model.worth.words))
+            charts.append(_reliable(f"{model.label}: words", lines))
+        if model.worth is not None:
+            charts.append(
+                _reliable(f"{model.label}: captions", [("sure", "confidence", model.worth.captions)])
+            )
+        parts += [
+            element("h3", model.label),
+            element("div", charts, class_="charts")
+            if charts
+            else element("p", "It said nothing of any image."),
+            None
+            if model.worth is not None
+            else element(
+                "p",
+                "This model does not say how sure it is; `showtell calibrate` teaches it.",
+                class_="soft",
+            ),
+        ]
+        if model.worth is not None:
+            parts.append(
+                element(
+                    "p",
+                    f"A supported word has a higher confidence than another one in "
+                    f"{percent(model.worth.word_ranking)} of all "
+                    "pairs (50 % by chance); confidence and support of captions correlate with "
+                    f"{model.worth.caption_ranking:.2f} (Spearman).",
+                )
+            )
+    return join(parts)
+
+
+def show_left_out(report: Report) -> Markup:
+    """Returns the images that are not in the scores."""
+    rows = [[readable(one.id), one.reason] for one in report.left_out]
+    return table(f"{len(rows):,} images are not in the scores", ["Image", "Why"], rows)
+
+
+def _differences(one: Comparison) -> Markup:
+    rows = [
+        [
+            key,
+            f"{100 * value.value:+.1f}",
+            f"{100 * value.interval.low:+.1f} to {100 * value.interval.high:+.1f}",
+            percent(value.better, 1),
+            f"{value.p_value:.3f}",
+        ]
+        for key, value in one.differences.items()
+    ]
+    header = ["Metric", "Difference", "95 % interval", "Better in so many resamples", "p"]
+    return table(f"{one.label} minus {one.against}, times 100, paired bootstrap", header, rows)
+
+
+def _spread(
+    title: str, values: Sequence[float], axis: Axis, behind: Histogram | None = None, *, times: float = 1
+) -> Markup:
+    least, middle, most = (times * float(value) for value in np.quantile(values, [0, 0.5, 1]))
+    mean = times * sum(values) / len(values)
+    told = f"Mean {mean:.1f}, median {middle:.3g}, from {least:.3g} to {most:.3g}."
+    chart = draw_histogram(Histogram.count(values, axis.edges), axis, f"{title}. {told}", behind=behind)
+    return element("figure", element("figcaption", element("b", title), f" {told}"), chart)
+
+
+def _reliable(title: str, lines: Sequence[tuple[str, str, Reliability]]) -> Markup:
+    legend = [
+        element("span", f"{name} (expected error {one.expected_error:.3f})", class_=f"key {kind}")
+        for kind, name, one in lines
+    ]
+    told = f"{title}: " + "; ".join(
+        f"{name}, expected calibration error {one.expected_error:.3f}" for _, name, one in lines
+    )
+    chart = draw_reliability(
+        [(kind, one) for kind, _, one in lines], told, "predicted (across), supported (up)"
+    )
+    header = ["Group", *(column for _, name, _ in lines for column in (f"{name}: predicted", "supported"))]
+    groups = max(len(one.counts) for _, _, one in lines)
+    rows = [
+        [
+            str(place + 1),
+            *(
+                percent(values[place], 1) if place < len(values) else ""
+                for _, _, one in lines
+                for values in (one.predicted, one.observed)
+            ),
+        ]
+        for place in range(groups)
+    ]
+    numbers = element("details", element("summary", "Numbers"), table(title, header, rows))
+    return element("figure", element("figcaption", element("b", title), legend), chart, numbers)
+
+
+def _usage_tables(label: str, usage: Usage) -> list[Markup]:
+    favourites = [[one.caption or "–", str(one.times), str(one.in_training)] for one in usage.favourites]
+    return [
+        table(f"{label}: captions said again and again", ["Caption", "Times", "In training"], favourites)
+        if favourites
+        else element("p", "No caption is said twice, and none stands in the training data."),
+        _preferences(f"{label}: words said more often than people do", usage.overused),
+        _preferences(f"{label}: known words said less often than people do", usage.underused),
+    ]
+
+
+def _preferences(title: str, words: Sequence[Preference]) -> Markup:
+    rows = [[one.word, percent(one.said, 1), percent(one.people, 1)] for one in words]
+    return table(title, ["Word", "Captions", "References"], rows)
+
+
+def _score(evaluation: EvaluationReport, key: str, top: float) -> Markup:
+    value = evaluation.scores[key]
+    interval = evaluation.intervals.get(key)
+    if interval is None:
+        return element("b", f"{100 * value:.1f}")
+    return join(
+        element("b", f"{100 * value:.1f}"),
+        f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}] ",
+        draw_interval(value, interval.low, interval.high, top),
+    )
+
+
+def _reach(evaluation: EvaluationReport, key: str) -> float:
+    interval = evaluation.intervals.get(key)
+    return max(evaluation.scores[key], interval.high if interval else 0.0, 1e-9)
+
+
+def _search(evaluation: EvaluationReport) -> str:
+    settings = evaluation.settings
+    parts = [f"beam of {settings.beam}" if settings.method == "beam" else settings.method]
+    if settings.consensus:
+        parts.append(f"consensus {settings.consensus:g}")
+    return ", ".join(parts)
+
+
+def _show_button(kind: str, label: str, count: int) -> Markup:
+    title = KINDS[kind].title.lower()
+    return element(
+        "button",
+        "Show",
+        type="button",
+        hidden=True,
+        class_="show",
+        data_kind=kind,
+        data_model=label,
+        aria_label=f"Show the {count:,} images of {label}: {title}",
+    )
+
+
+def _part(part: int, whole: int, of: str = "") -> str:
+    share = f" ({percent(part / whole, 1)})" if whole else ""
+    return f"{part:,} of {whole:,}{' ' + of if of else ''}{share}"
+
+
+def _texts(model: Judged) -> list[str]:
+    return [captions[0].text for captions in model.evaluation.captions.values()]

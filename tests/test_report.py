@@ -1,0 +1,370 @@
+"""The report: its rules, what it holds, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from reported import SAID, photographed, write_captions
+from showtell.captioner import Captioner
+from showtell.cli.main import main
+from showtell.data.records import CaptionedImage
+from showtell.errors import DataError, SplitError, UsageError
+from showtell.report import KINDS, Nouns, Report, find_mistakes, judge_models
+from showtell.report.contents import LeftOut
+from showtell.report.files import check_folder, write_report
+from showtell.report.markup import element, join, percent
+from showtell.report.mistakes import SEVERAL, count_things
+from showtell.report.page import write_page
+from showtell.report.usage import measure_usage
+from showtell.text import Vocabulary, tokenize
+
+Capture = pytest.CaptureFixture[str]
+CORPUS = [
+    "a dog is in the grass",
+    "the dog with a ball",
+    "two dogs are on the beach",
+    "a dog has a red ball in its mouth",
+    "a young man in a blue shirt",
+    "the man is on a beach",
+    "two men and a woman with a dog",
+    "a woman is in the water",
+    "a young woman in a red shirt",
+    "three men in the water",
+    "a ball is on the grass",
+    "the playing dog has a shirt",
+    "a man is playing with the ball in the grass",
+    "a young dog is playing on a beach",
+    "people are playing in the water",
+    "a man is playing",
+    "dogs are playing",
+    "the woman is playing",
+]
+
+
+@pytest.fixture(scope="module")
+def nouns() -> Nouns:
+    return Nouns([tokenize(caption) for caption in CORPUS])
+
+
+@pytest.fixture(scope="module")
+def report(exported_model: str, photographs: list[Path]) -> Report:
+    """Two captioners on six photographs: one that knows something, and one that knows nothing."""
+    models = {"compact": Captioner.load("compact"), "tiny": Captioner.load(exported_model)}
+    return judge_models(models, photographed(photographs), split="dev", examples=2, resamples=50)
+
+
+# rules
+
+
+def test_nouns_are_told_from_adjectives_and_verbs(nouns: Nouns) -> None:
+    assert {"dog", "man", "woman", "ball", "grass", "beach", "water", "shirt"} <= nouns.words
+    assert nouns.words.isdisjoint({"young", "playing", "red", "is", "in", "the"})
+    assert [nouns.find(word) for word in ("dogs", "men", "dog", "young")] == ["dog", "man", "dog", None]
+
+
+@pytest.mark.parametrize(
+    ("caption", "counts"),
+    [
+        ("two young dogs on the beach", {"dog": 2, "beach": 1}),
+        ("dogs in the water", {"dog": SEVERAL, "water": 1}),
+        ("a man and another man", {"man": 2}),
+        ("a dog with a ball chases the dog", {"dog": 1, "ball": 1}),
+        ("water and grass", {}),
+        ("a couple of dogs", {"dog": 2}),
+    ],
+)
+def test_things_are_counted(caption: str, counts: dict[str, int], nouns: Nouns) -> None:
+    assert {noun: count for noun, (count, _) in count_things(tokenize(caption), nouns).items()} == counts
+
+
+@pytest.mark.parametrize(
+    ("caption", "references", "found"),
+    [
+        ("a dog is in the grass", ["a dog in the grass", "the dog is in grass"], {}),
+        ("a dog and a dog", ["a dog runs", "the dog and a dog"], {}),
+        ("the ball on the ball", ["a ball", "the ball"], {"repeated": ("ball",)}),
+        ("a a ball", ["a ball", "the ball"], {"repeated": ("a",)}),
+        ("two dogs", ["a dog", "one dog"], {"counts": ("dogs",)}),
+        ("two dogs", ["a dog", "two dogs"], {}),
+        ("three dogs", ["dogs are playing", "some dogs"], {}),
+        ("a dog", ["dogs are playing", "two dogs"], {"counts": ("dog",)}),
+        ("two dogs", ["a dog"], {}),
+        ("a red ball", ["a blue ball", "a white ball"], {"colours": ("red",)}),
+        ("a grey ball", ["a gray ball", "a gray ball"], {}),
+        ("a red ball", ["a blue ball", "a ball"], {}),
+        ("a man is playing", ["a woman is playing", "the girl plays"], {"gender": ("man",)}),
+        ("a girl is playing", ["the boy is playing", "a young man plays"], {"gender": ("girl",)}),
+        ("a man and a woman", ["a woman is playing", "the girl plays"], {}),
+        ("a man is playing", ["a woman is playing", "the man plays"], {}),
+        ("", [], {}),
+    ],
+)
+def test_rules_find_what_they_say(
+    caption: str, references: list[str], found: dict[str, tuple[str, ...]], nouns: Nouns
+) -> None:
+    mistakes = find_mistakes(tokenize(caption), [tokenize(one) for one in references], nouns)
+    assert {one.kind: one.words for one in mistakes if one.kind != "missing"} == found
+    assert all(one.reason for one in mistakes)
+
+
+@pytest.mark.parametrize(
+    ("caption", "references", "missing"),
+    [
+        ("it is nice", ["a dog in the grass", "the dog", "dogs"], ["dog (3 of 3 people)"]),
+        ("a dog", ["a dog and a ball", "the dog has a ball", "a dog"], ["ball (2 of 3 people)"]),
+        ("a dog", ["a dog and a ball", "a dog", "a dog", "a ball"], []),
+        ("two dogs", ["a dog", "the dog"], []),
+        ("a puppy", ["a dog", "the dog"], []),
+        ("a person", ["a man", "the man"], []),
+        ("a boy", ["people are here", "two people"], []),
+        ("it is nice", ["a dog"], []),
+    ],
+)
+def test_what_most_people_name_is_missed(
+    caption: str, references: list[str], missing: list[str], nouns: Nouns
+) -> None:
+    mistakes = find_mistakes(tokenize(caption), [tokenize(one) for one in references], nouns)
+    assert [one.reason for one in mistakes if one.kind == "missing"] == missing
+
+
+def test_usage_knows_captions_of_the_training_data() -> None:
+    vocabulary = Vocabulary(["a", "dog", "cat", "runs", "bird"])
+    captions = [["a", "dog"], ["a", "dog"], ["a", "cat"]]
+    people = [[["a", "dog", "runs"], ["a", "bird"]]] * 3
+    usage = measure_usage(captions, people, vocabulary, Counter({"a dog": 7}))
+    assert (usage.captions, usage.distinct, usage.copied, usage.words) == (3, 2, 2, 3)
+    assert [(one.caption, one.times, one.in_training) for one in usage.favourites] == [("a dog", 2, 7)]
+    assert [one.word for one in usage.overused] == ["cat", "dog"]
+    assert [one.word for one in usage.underused] == ["runs", "bird"]
+    unknown = measure_usage(captions, people, vocabulary, None)
+    assert unknown.copied is None
+    assert [(one.caption, one.in_training) for one in unknown.favourites] == [("a dog", 0)]
+
+
+# what it holds
+
+
+def test_the_scores_are_those_of_evaluate(report: Report, photographs: list[Path]) -> None:
+    captioner = Captioner.load("compact")
+    alone = captioner.evaluate(photographed(photographs), split="dev", resamples=50)
+    written = json.loads(json.dumps(report.to_dict()))["models"][0]["evaluation"]
+    expected = json.loads(json.dumps(alone.to_dict()))
+    for one in (written, expected):
+        one.pop("seconds")
+    assert written == expected
+    assert all(one["confidence"] is not None for one in written["captions"])
+
+
+def test_models_are_compared_on_the_same_images(report: Report) -> None:
+    [comparison] = report.comparisons
+    assert (comparison.label, comparison.against) == ("tiny", "compact")
+    first, second = (model.evaluation for model in report.models)
+    assert comparison.gains.keys() == first.per_image.keys() == second.per_image.keys()
+    difference = comparison.differences["CIDEr"]
+    assert difference.value == pytest.approx(second.scores["CIDEr"] - first.scores["CIDEr"])
+    assert sum(comparison.wins) == len(report.images) == 6
+    assert difference.better < 0.5
+
+
+def test_every_side_is_looked_at(report: Report) -> None:
+    compact, tiny = report.models
+    assert compact.worth is not None
+    assert compact.worth.images == 6
+    assert tiny.worth is None
+    assert tiny.probabilities is not None
+    assert len(compact.explained) == 4
+    words = [word.word for word in compact.explained[compact.rank()[0]].words]
+    assert words == compact.evaluation.captions[compact.rank()[0]][0].words
+    assert compact.usage.copied == 0
+    assert report.people.keys() == KINDS.keys()
+    written = report.to_dict()
+    assert written["models"][0]["mistakes"]["images"].keys() == KINDS.keys()
+    json.dumps(written, allow_nan=False)
+
+
+class Reader(HTMLParser):
+    """Every element and its attributes, and all text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    return reader
+
+
+def test_the_page_needs_nothing_else(report: Report) -> None:
+    page = read(write_page(report))
+    for tag, attributes in page.elements:
+        assert tag not in ("link", "iframe", "object", "base")
+        assert not any(name.startswith("on") or name == "style" for name in attributes)
+        source = attributes.get("src") or ""
+        assert source == "" or source.startswith("data:image/webp;base64,")
+        assert (attributes.get("href") or "#").startswith("#")
+    identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(identifiers) == len(set(identifiers))
+    links = {attributes["href"] for tag, attributes in page.elements if tag == "a"}
+    assert {link[1:] for link in links if link} <= set(identifiers)
+    assert sum(attributes.get("class") == "card" for _, attributes in page.elements) == 6
+
+
+def test_captions_and_names_cannot_break_out(report: Report) -> None:
+    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+    name = f"{evil}\udcff\u202e.jpg"
+    images = tuple(replace(one, references=(evil, *one.references)) for one in report.images)
+    changed = replace(report, dataset=evil, images=images, left_out=(LeftOut(name, evil),), split=evil)
+    page = read(write_page(changed))
+    plain = read(write_page(report))
+    assert sum(tag == "script" for tag, _ in page.elements) == 1
+    assert not any("onerror" in attributes for _, attributes in page.elements)
+    assert page.elements.count(("img", {"src": "x"})) == plain.elements.count(("img", {"src": "x"})) == 0
+    assert any(evil in text for text in page.texts)
+    assert any("\\xff\\u202e.jpg" in text for text in page.texts)
+    write_page(changed).encode("utf-8")
+
+
+def test_markup_escapes_what_is_no_markup() -> None:
+    assert element("p", "<b>", element("b", "&"), class_="a", data_x='"', hidden=True, id=None) == (
+        '<p class="a" data-x="&quot;" hidden>&lt;b&gt;<b>&amp;</b></p>'
+    )
+    assert join(["a", ["<", None]]) == "a&lt;"
+    assert element("br") == "<br>"
+    assert [percent(0.001), percent(0.5), percent(0.1234, 1)] == ["<1\u00a0%", "50\u00a0%", "12.3\u00a0%"]
+
+
+# bad input
+
+
+def test_images_that_cannot_be_used_are_listed(
+    exported_model: str, photographs: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(photographs[0].read_bytes()[:3000])
+    dataset = photographed(photographs)
+    more = (
+        CaptionedImage("broken.jpg", tmp_path / "broken.jpg", ("a dog",), "dev"),
+        CaptionedImage("gone.jpg", tmp_path / "gone.jpg", ("a dog",), "dev"),
+        CaptionedImage("silent.jpg", photographs[0], (), "dev"),
+    )
+    mixed = replace(dataset, images=(*more, *dataset.images))
+    captioner = Captioner.load(exported_model)
+    found = judge_models({"tiny": captioner}, mixed, split="dev", examples=1, resamples=0, pictures=2)
+    assert [one.id for one in found.left_out] == ["broken.jpg", "gone.jpg", "silent.jpg"]
+    assert [one.id for one in found.images] == [path.name for path in photographs]
+    assert sum(bool(image.thumbnail) for image in found.images) == 2
+    page = write_page(found)
+    assert "3 images are not in the scores" in page
+    assert "it has no references" in page
+    unreferenced = replace(dataset, images=(more[2],))
+    with pytest.raises(DataError, match=r"None of the 1 images .* silent.jpg: it has no references"):
+        judge_models({"tiny": captioner}, unreferenced, split="dev")
+    with pytest.raises(SplitError, match="no images in split 'test'"):
+        judge_models({"tiny": captioner}, dataset, split="test")
+    with pytest.raises(UsageError, match="at least one model"):
+        judge_models({}, dataset, split="dev")
+    with pytest.raises(UsageError, match=r"CIDEr, so it must be among the metrics\. Received: Bleu"):
+        judge_models({"tiny": captioner}, dataset, split="dev", metrics=("Bleu",))
+
+
+def test_an_earlier_report_is_replaced_and_nothing_else(report: Report, tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "report"
+    page = write_report(report, folder)
+    assert page == folder / "report.html"
+    before = page.read_bytes()
+    assert write_report(report, folder).read_bytes() == before
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
+    (folder / "notes.txt").touch()
+    with pytest.raises(UsageError, match=r"holds something else \('notes.txt'\). Give a new or empty folder"):
+        write_report(report, folder)
+    (folder / "notes.txt").unlink()
+    (folder / "report.json").write_text('{"scores": {}}')
+    with pytest.raises(UsageError, match="named like a report that are none"):
+        check_folder(folder)
+
+
+def test_the_command_writes_both_files(
+    exported_model: str, photographs: list[Path], tmp_path: Path, capsys: Capture
+) -> None:
+    data = write_captions(tmp_path, photographs)
+    words = ["report", exported_model, "--data", str(data), "--split", "dev", "--examples", "1"]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"{tmp_path / 'out' / 'report.html'}\n"
+    assert "CIDEr" in printed.err
+    numbers = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert numbers["images"] == 6
+    assert numbers["models"][0]["model"] == Path(exported_model).name
+    assert numbers["comparisons"] == []
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        (["MODEL", "MODEL"], "A model is given twice"),
+        (["MODEL", "MODEL/../tiny-exported"], "A model is given twice"),
+        (["MODEL", "COPY"], "tiny-exported and copy are the same model"),
+        (["MODEL", "."], "not a bundle"),
+        (["DAMAGED"], "damaged"),
+        (["nosuch"], "no such file or folder: 'nosuch'"),
+    ],
+)
+def test_the_command_refuses_models_before_it_captions(
+    models: list[str],
+    message: str,
+    exported_model: str,
+    photographs: list[Path],
+    tmp_path: Path,
+    capsys: Capture,
+) -> None:
+    shutil.copytree(exported_model, tmp_path / "copy")
+    shutil.copytree(exported_model, tmp_path / "damaged")
+    manifest = json.loads((tmp_path / "damaged" / "portable.json").read_text())
+    (tmp_path / "damaged" / "portable.json").write_text(json.dumps({**manifest, "files": []}))
+    places = {
+        "MODEL": exported_model,
+        "COPY": str(tmp_path / "copy"),
+        "DAMAGED": str(tmp_path / "damaged"),
+    }
+    data = write_captions(tmp_path, photographs)
+    given = [re.sub("^[A-Z]+", lambda match: places[match[0]], one) for one in models]
+    words = ["report", *given, "--data", str(data), "--split", "dev", "--output", str(tmp_path / "out")]
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_says_what_is_wrong_with_the_data(
+    exported_model: str, photographs: list[Path], tmp_path: Path, capsys: Capture
+) -> None:
+    data = write_captions(tmp_path, photographs)
+    words = ["report", exported_model, "--data", str(data), "--split"]
+    assert main([*words, "test", "--output", str(tmp_path / "out")]) == 2
+    assert "has no images in split 'test'" in capsys.readouterr().err
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "file").touch()
+    assert main([*words, "dev", "--output", str(tmp_path / "other")]) == 2
+    assert "holds something else ('file')" in capsys.readouterr().err
+    assert main([*words, "dev", "--output", str(data)]) == 2
+    assert "is a file; name a folder" in capsys.readouterr().err
+    text = data.read_text()
+    data.write_text(f"{text}gone.jpg,{SAID['cat'][0]},dev\n")
+    assert main([*words, "dev", "--no-overlap", "--output", str(tmp_path / "out")]) == 1
+    assert "left out:" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]
