@@ -10,10 +10,10 @@ from showtell.bundle import load_bundle
 from showtell.captioner import Captioner
 from showtell.data.source import read_dataset
 from showtell.packing import count_bits
-from showtell.recipes import list_recipes
+from showtell.recipes import list_recipes, load_recipe
 
 MODELS = Path(__file__).parents[1] / "models"
-NAMES = sorted(path.name for path in MODELS.iterdir() if path.is_dir())
+NAMES = sorted(path.name for path in MODELS.glob("flickr8k-*"))
 
 
 def test_there_is_one_for_each_recipe_that_is_for_flickr8k() -> None:
@@ -48,3 +48,16 @@ def test_a_bundle_captions_as_well_as_it_says(
     assert (
         report.scores["CIDEr"] > 0.8 * load_bundle(MODELS / name).scores["dev"]["CIDEr"]
     )  # of 150 pictures, so roughly
+
+
+def test_the_captioner_that_comes_along_is_there_to_train_on(photographs: list[Path]) -> None:
+    """It holds its encoder, says nearly what its export says, and recipes can go on from it without other files."""
+    folder = MODELS / "compact"
+    assert sum(path.stat().st_size for path in folder.iterdir()) <= 18_000_000
+    bundle = load_bundle(folder)
+    assert bundle.encoder_weights is not None
+    assert load_recipe("fine-tune", start=bundle.starting_recipe()).encoder.weights == "from"
+    found = [
+        [one.text for one in Captioner.load(model).caption(photographs)] for model in (folder, "compact")
+    ]
+    assert sum(ours == theirs for ours, theirs in zip(*found, strict=True)) >= 3  # 8 bits of another kind
