@@ -160,6 +160,9 @@ EXTRAS = {
     "uvloop",
     "httptools",
     "prometheus_client",
+    "ray",
+    "pyarrow",
+    "fsspec",
 }
 
 
