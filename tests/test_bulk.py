@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -210,17 +211,19 @@ def test_every_input_gives_the_same_rows(
     else:
         word = f"a.{kind}"
         write_tar(Path(word), pictures, "w:gz" if kind == "tgz" else "w")
-    results, given_up = run(captioner, Inputs([word], columns=columns), tmp_path / "out", form=form)
+    _results, given_up = run(captioner, Inputs([word], columns=columns), tmp_path / "out", form=form)
     assert given_up == {}
     found = rows(tmp_path / "out")
     assert {name: [one.caption for one in record.captions] for name, record in found.items()} == expected
-    assert "empty" in found["005.jpg"].error and not found["005.jpg"].error.startswith("/")
+    assert "empty" in found["005.jpg"].error
+    assert not found["005.jpg"].error.startswith("/")
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert (manifest["complete"], manifest["rows"], manifest["failed"]) == (True, 20, 2)
     assert list((tmp_path / "out/done").iterdir()) == []
     if form == "parquet":  # the folder is a data set for others, too
         table = pyarrow.dataset.dataset(tmp_path / "out/captions").to_table()
-        assert table.num_rows == 20 and table["caption"].null_count == 2
+        assert table.num_rows == 20
+        assert table["caption"].null_count == 2
 
 
 def test_rows_of_named_images_are_those_of_one_run_bit_for_bit(
@@ -236,10 +239,11 @@ def test_rows_of_named_images_are_those_of_one_run_bit_for_bit(
     job = Job(None, "", "auto", "auto", 1, sampling, 0.0, False, Columns(), "parquet", str(tmp_path / "out"))
     store = open_store(job.output)
     results = Results(store)
-    results.begin({}, cut_shards(Inputs([str(folder)]).pieces(), 16), tuple)
-    for shard in results.missing():
-        results.add(caption_shard(captioner, shard, job, store).entry)
-    results.finish()
+    with store.hold():
+        results.begin({}, cut_shards(Inputs([str(folder)]).pieces(), 16), tuple)
+        for shard in results.missing():
+            results.add(caption_shard(captioner, shard, job, store).entry)
+        results.finish()
     assert list(read_results(job.output)) == plain
     assert len(results.entries) == 2
 
@@ -279,7 +283,7 @@ def test_rows_that_are_listed_and_not_there_are_made_again(
 
 def test_other_runs_and_other_folders_are_refused(captioner: Captioner, folder: Path, tmp_path: Path) -> None:
     run(captioner, Inputs([str(folder)]), tmp_path / "out")
-    with pytest.raises(JournalError, match="was made with format = parquet, and now jsonl. Use the same"):
+    with pytest.raises(JournalError, match="was made with format = parquet, and now jsonl"):
         run(captioner, Inputs([str(folder)]), tmp_path / "out", form="jsonl")
     with pytest.raises(
         JournalError, match=r"holds other things \(000.jpg, 001.jpg, 002.jpg\) and no run.json"
@@ -305,7 +309,7 @@ def test_wrong_columns_are_named(pictures: dict[str, bytes], tmp_path: Path) -> 
     pq.write_table(pa.table({"image": [1, 2], "b": ["x", "y"]}), path)
     with pytest.raises(UsageError, match="no column has images or paths"):
         list(Inputs([str(path)]).pieces())
-    with pytest.raises(UsageError, match="'image' must hold the bytes of images, or paths. It holds int64"):
+    with pytest.raises(UsageError, match="'image' must hold the bytes of images, or paths"):
         list(Inputs([str(path)], columns=Columns("image")).pieces())
     pq.write_table(pa.table({"path": ["a.jpg", None]}), path)
     with pytest.raises(DataError, match="row 1 has nothing in its column 'path'"):
@@ -346,7 +350,7 @@ def test_half_written_files_cost_their_shard_and_are_tried_again(
     inputs = Inputs(words, columns=Columns(key="id"))
     tar.write_bytes(whole[tar][:2048])  # behind the first member: nothing but the missing end tells
     table.write_bytes(whole[table][:-100])
-    results, given_up = run(captioner, inputs, tmp_path / "out")
+    _results, given_up = run(captioner, inputs, tmp_path / "out")
     assert sorted(given_up) == [1, 2, 3]
     assert "half written: it has no end after 1 images" in given_up[1]
     assert "half written, damaged, or no Parquet file" in given_up[2]
@@ -357,12 +361,14 @@ def test_half_written_files_cost_their_shard_and_are_tried_again(
     table.unlink()
     write_tar(twice, few)
     _, given_up = run(captioner, inputs, tmp_path / "out")
-    assert sorted(given_up) == [1, 2] and "half written" in given_up[1]
+    assert sorted(given_up) == [1, 2]
+    assert "half written" in given_up[1]
     assert "cannot be read: No such file" in given_up[2]
     for path, content in whole.items():
         path.write_bytes(content)
     _, given_up = run(captioner, inputs, tmp_path / "out")
-    assert given_up == {} and len(rows(tmp_path / "out")) == 16
+    assert given_up == {}
+    assert len(rows(tmp_path / "out")) == 16
 
 
 def test_a_table_that_shrinks_and_images_that_vanish(
@@ -374,7 +380,8 @@ def test_a_table_that_shrinks_and_images_that_vanish(
     write_table(path, dict(list(pictures.items())[:12]))
     (folder / "003.jpg").unlink()
     _, given_up = run(captioner, inputs, tmp_path / "out")
-    assert list(given_up) == [0] and "has 12 rows, and had 20" in given_up[0]
+    assert list(given_up) == [0]
+    assert "has 12 rows, and had 20" in given_up[0]
     [gone] = [record for record in read_results(tmp_path / "out") if record.image.endswith("003.jpg")]
     assert gone.error == "there is no such file"
 
@@ -410,7 +417,7 @@ def test_a_full_disk_keeps_what_is_finished(captioner: Captioner, folder: Path, 
     inputs, output = Inputs([str(folder)]), small_disk / "out"
     run(captioner, inputs, output, stop_after=1)
     ballast = small_disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(b"0" * 4096)
     with pytest.raises(OSError, match="No space left"):
