@@ -290,7 +290,9 @@ def test_two_nodes_share_the_work_and_one_may_be_lost(
         second = stack.enter_context(node(f"--address={address}"))
         environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
         status = [str(Path(sys.executable).with_name("ray")), "status", f"--address={address}"]
-        while "/2.0 CPU" not in subprocess.run(status, env=environment, capture_output=True, text=True).stdout:
+        while (
+            "/2.0 CPU" not in subprocess.run(status, env=environment, capture_output=True, text=True).stdout
+        ):
             assert time.monotonic() < deadline
             time.sleep(1)
         command = [*COMMAND, *words(folder, tmp_path / "out", exported_model, "--ray-address", address)]
