@@ -178,6 +178,7 @@ def test_a_killed_worker_loses_nothing(
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, said
     assert "1 workers died, and their work was done again" in said
+    assert "(raylet)" not in said
     same_rows(tmp_path / "out", undisturbed)
 
 

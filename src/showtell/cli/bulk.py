@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import warnings
 from pathlib import Path
@@ -148,7 +149,12 @@ def run(arguments: argparse.Namespace) -> int:
     )
     failures = Failures(f"the rows of {arguments.output}", log)
     try:
-        with show_progress("captions", "images") as progress:
+        with (
+            show_progress("captions", "images") as progress,
+            # Ray prints there what happens to its workers; ours are counted, and nothing else belongs there.
+            Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+        ):
             report = run_bulk(
                 Inputs(arguments.inputs, arguments.kind, columns),
                 job,
