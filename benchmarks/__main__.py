@@ -22,6 +22,8 @@ BENCHMARKS = {
     "memory": "resident memory of feature extraction and training, for few and for many images",
     "fine_tuning": "peak memory and speed of training an encoder: plainly, with less kept, in parts",
     "scale": "how cost grows: 100, 1,000 and 7,000 images (a quarter of an hour)",
+    "bulk": "`showtell bulk` on Ray against `showtell caption`: 20,000 images, and memory (ten minutes)",
+    "fleet": "100 million images on 100 machines, calculated from what `bulk` measured",
     "step": "one training step of each decoder, float32 against bf16",
     "agreement": "captions and scores of exported models against torch",
     "domain": "what fine-tuning for a domain gains there and forgets elsewhere (half an hour)",

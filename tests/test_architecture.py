@@ -163,6 +163,9 @@ EXTRAS = {
     "uvloop",
     "httptools",
     "prometheus_client",
+    "ray",
+    "pyarrow",
+    "fsspec",
 }
 
 

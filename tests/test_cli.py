@@ -26,6 +26,7 @@ from showtell.errors import ImageError, TrainingInterrupted, UsageError
 SHOWTELL = [sys.executable, "-m", "showtell"]
 COMMANDS = [
     "caption",
+    "bulk",
     "alt",
     "data",
     "data check",

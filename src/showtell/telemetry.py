@@ -2,7 +2,7 @@
 
 OpenVINO and NNCF report that they were imported, unless the package for it is missing. ONNX Runtime, from 1.29 on,
 keeps an identifier of the machine in the user's home folder and reports processes and models, unless a variable
-forbids it.
+forbids it. Ray reports clusters, their size and the libraries that they use, unless a variable forbids it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import sys
 
-_VARIABLES = (
-    "ORT_DISABLE_TELEMETRY",
-    "ORT_TELEMETRY_DISABLED",
-)  # the second for a while between two releases
+_VARIABLES = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "ORT_TELEMETRY_DISABLED": "1",  # for a while between two releases
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 
 def refuse_telemetry() -> None:
@@ -22,5 +23,5 @@ def refuse_telemetry() -> None:
     Captioning works offline and tells nobody.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # what `import` takes for missing
-    for variable in _VARIABLES:
-        os.environ.setdefault(variable, "1")
+    for variable, value in _VARIABLES.items():
+        os.environ.setdefault(variable, value)

@@ -24,8 +24,10 @@ def add_model_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --engine, --precision and --threads."""
+def add_engine_options(
+    parser: argparse.ArgumentParser, *, threads: str = "processor threads; one per core by default"
+) -> None:
+    """Adds --engine, --precision and --threads, whose help may say what they are the threads of."""
     group = parser.add_argument_group("engine")
     group.add_argument(
         "--engine",
@@ -41,9 +43,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of an exported model: auto (default: the fastest that the processor has), bf16 or float32",
     )
-    group.add_argument(
-        "--threads", metavar="N", type=integer(minimum=1), help="processor threads; one per core by default"
-    )
+    group.add_argument("--threads", metavar="N", type=integer(minimum=1), help=threads)
 
 
 def load_captioner(arguments: argparse.Namespace) -> Captioner:

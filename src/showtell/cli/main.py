@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from showtell import __version__
 from showtell.cli import (
     alt,
+    bulk,
     calibrate,
     caption,
     data_check,
@@ -84,6 +85,7 @@ def build_parser() -> tuple[Parser, Commands]:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", parser_class=Parser)
     working = (
         caption,
+        bulk,
         alt,
         serve,
         data_check,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from showtell.images import is_url
 from showtell.images.addresses import show_url
@@ -31,9 +31,26 @@ class Failures:
     def add(self, record: Record) -> None:
         """Takes note of a record, whether or not it failed."""
         self._images += 1
-        if not record.failure:
-            return
-        self.count += 1
+        if record.failure:
+            self.count += 1
+            self._keep(record)
+
+    def add_many(self, images: int, failed: int, first: Iterable[Record]) -> None:
+        """Takes note of many images at once.
+
+        Args:
+            images: how many there are.
+            failed: how many of them failed.
+            first: the first of those; the others are known to be in what is kept.
+        """
+        self._images += images
+        for record in first:
+            self.count += 1
+            failed -= 1
+            self._keep(record)
+        self.count += failed
+
+    def _keep(self, record: Record) -> None:
         # An address may hold what only its owner should know, as a key behind the question mark.
         name = show_url(record.image) if is_url(record.image) else one_line(record.image)
         line = f"{name}: {record.failure.removeprefix(name).removeprefix(':').strip()}"

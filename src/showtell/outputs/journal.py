@@ -92,14 +92,9 @@ class Journal:
         """
         wanted = json.loads(json.dumps({_KEY: VERSION, **made_by}))
         if self.count:
-            differences = [
-                f"{key} = {_shown(self._header, key)}, and now {_shown(wanted, key)}"
-                for key in {**(self._header or {}), **wanted}
-                if (self._header or {}).get(key) != wanted.get(key)
-            ]
-            if differences:
+            if differences := describe_differences(self._header or {}, wanted):
                 raise JournalError(
-                    f"{one_line(str(self.path))} was made with {'; '.join(differences)}. Use the same model and "
+                    f"{one_line(str(self.path))} was made with {differences}. Use the same model and "
                     "options as before, or begin anew: remove that file."
                 )
             return
@@ -196,5 +191,10 @@ class Journal:
                     raise self._foreign(f"is damaged at line {number}, or is no journal")
 
 
-def _shown(values: Mapping[str, Any] | None, key: str) -> str:
-    return str((values or {}).get(key, "nothing"))
+def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Returns what results were made by and what is asked for now, where they differ; "" where they do not."""
+    return "; ".join(
+        f"{key} = {before.get(key, 'nothing')}, and now {now.get(key, 'nothing')}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key)
+    )

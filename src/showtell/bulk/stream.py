@@ -22,6 +22,7 @@ def caption_items(
     *,
     done: Callable[[Item], bool] = lambda _: False,
     min_confidence: float = 0.0,
+    start: int = 0,
 ) -> Generator[tuple[Item, CaptionedPicture], None, None]:
     """Yields the items that are not done with their captions or errors, in their order, bit for bit as from one run.
 
@@ -31,9 +32,10 @@ def caption_items(
         settings: of the search.
         done: whether the run that is gone on with has the result of an item; asked once for each.
         min_confidence: of `Captioner.caption`.
+        start: the position of the first item in a larger job; a batch must begin there (`start_of_batch`).
     """
     remaining = iter(items)
-    start, again, first = _pass_over(remaining, done)
+    start, again, first = _pass_over(remaining, done, start)
     if first is None:
         return
     waiting: deque[Item] = deque()  # what the captioner has taken and not yet answered
@@ -51,10 +53,11 @@ def caption_items(
         yield waiting.popleft(), picture
 
 
-def _pass_over(items: Iterator[Item], done: Callable[[Item], bool]) -> tuple[int, list[Item], Item | None]:
+def _pass_over(
+    items: Iterator[Item], done: Callable[[Item], bool], position: int
+) -> tuple[int, list[Item], Item | None]:
     """Returns the position of the batch to begin with, the items in it that are done, and the first that is not."""
     recent: deque[Item] = deque(maxlen=BATCH)
-    position = 0
     for item in items:
         if not done(item):
             start = start_of_batch(position)

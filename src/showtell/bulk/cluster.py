@@ -1,0 +1,238 @@
+"""Ray: started on this machine or asked where it runs already, and a pool of workers on it that may die.
+
+Not Ray Data, and not Ray's own pools (docs/design.md says why): what is needed here is which task a dead worker had, so
+that this one is done again and no other, and no more tasks under way than keep every worker busy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import ray
+from ray import exceptions
+
+from showtell.errors import DataError, ShowtellError, UsageError
+
+AHEAD = 2  # tasks for each worker: one in work, one that it begins with when that is done
+ATTEMPTS = 3  # workers that a task may cost before it is given up
+_PATIENCE = 5.0  # seconds that a cluster may take to answer
+_POLL = 1.0  # seconds
+_STORE_BYTES = (
+    80 << 20
+)  # Ray's shared memory; tasks and results are small, and this is the least that it takes
+_LOST = (
+    exceptions.ActorDiedError,
+    exceptions.ActorUnavailableError,
+    exceptions.NodeDiedError,
+    exceptions.WorkerCrashedError,
+    exceptions.OutOfMemoryError,
+    exceptions.OwnerDiedError,
+    exceptions.ObjectLostError,
+)
+Task = TypeVar("Task")
+
+
+@contextlib.contextmanager
+def started(address: str | None, *, cpus: int) -> Iterator[int]:
+    """Starts Ray on this machine, or connects to a cluster; gives the number of processors that there are.
+
+    To be called by way of `showtell.bulk.run`, which says before the import of Ray what it is to keep to itself.
+
+    Args:
+        address: of a cluster (HOST:PORT, or "auto" for one on this machine); None starts one for this process alone.
+        cpus: that it is to have, where it is started.
+
+    Raises:
+        UsageError: nobody answers at this address, or not as Ray does.
+    """
+    if address is not None:
+        _check_address(address)
+    try:
+        options: dict[str, Any] = {
+            "log_to_driver": False,
+            "logging_level": "ERROR",
+            "configure_logging": True,
+        }
+        if address is None:
+            ray.init(
+                "local", num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **options
+            )
+        else:
+            ray.init(address, **options)
+    except (ConnectionError, RuntimeError, ValueError, ImportError, exceptions.RayError) as error:
+        if address is None:
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"--ray-address {address}: cannot connect to Ray there: {reason}") from None
+    try:
+        yield int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Raises UsageError where nobody listens: Ray itself would wait for a minute."""
+    if address in ("auto", "local") or "://" in address:
+        if address == "auto":
+            return
+        raise UsageError(
+            f"--ray-address must be HOST:PORT, as `ray start --head` prints it, or auto. Received: {address!r}"
+        )
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"--ray-address must be HOST:PORT, as 10.0.0.1:6379, or auto. Received: {address!r}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UsageError(
+            f"--ray-address {address}: nobody answers there ({reason}). Start Ray on that machine (ray start --head), "
+            "or leave the option out to start it here."
+        ) from None
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a task was given up; others were not."""
+
+    reason: str
+
+
+@dataclass
+class _Worker(Generic[Task]):
+    """One actor and the tasks that it has."""
+
+    actor: Any
+    ready: Any  # the reference that is there once it can work; None afterwards
+    tasks: deque[tuple[Any, Task, int]] = field(
+        default_factory=deque
+    )  # reference, task, workers that it has cost
+
+
+class Pool(Generic[Task]):
+    """Workers that take tasks as they come. One that dies is replaced, and its tasks are done by others.
+
+    Args:
+        worker: a class with `ready()` and `run(task)`.
+        arguments: of its constructor.
+        count: workers.
+        threads: processors that each one takes.
+    """
+
+    def __init__(self, worker: type, arguments: tuple[Any, ...], *, count: int, threads: int) -> None:
+        self._class: Any = ray.remote(
+            num_cpus=threads, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD"
+        )(worker)
+        self._arguments = arguments
+        self._count = count
+        self._again: deque[tuple[Task, int]] = deque()
+        self._workers: list[_Worker[Task]] = []
+        self._deaths = 0  # in a row, of workers that never came to work
+        self.lost = 0  # workers
+
+    def run(self, tasks: Iterable[Task]) -> Generator[tuple[Task, Any], None, None]:
+        """Yields each task with its result or with `Failed`, as they are finished.
+
+        Args:
+            tasks: taken as workers need them, so that memory does not grow with their number.
+
+        Raises:
+            ShowtellError, OSError: what a worker could not do, and no other could.
+        """
+        remaining = iter(tasks)
+        exhausted = False
+        try:
+            self._workers = [self._create() for _ in range(self._count)]
+            while True:
+                for depth in range(AHEAD):  # the first for each before the second for any
+                    for worker in self._workers:
+                        if worker.ready is not None or len(worker.tasks) != depth:
+                            continue
+                        if self._again:
+                            task, cost = self._again.popleft()
+                        elif exhausted:
+                            continue
+                        else:
+                            try:
+                                task, cost = next(remaining), 0
+                            except StopIteration:
+                                exhausted = True
+                                continue
+                        worker.tasks.append((worker.actor.run.remote(task), task, cost))
+                if exhausted and not self._again and not any(worker.tasks for worker in self._workers):
+                    return
+                yield from self._collect()
+        finally:
+            for worker in self._workers:
+                ray.kill(worker.actor)
+            self._workers = []
+
+    def _create(self) -> _Worker[Task]:
+        actor = self._class.remote(*self._arguments)
+        return _Worker(actor, actor.ready.remote())
+
+    def _collect(self) -> Iterator[tuple[Task, Any]]:
+        """Waits for something to happen, and yields what was finished."""
+        watched = {
+            worker.ready if worker.ready is not None else worker.tasks[0][0]: worker
+            for worker in self._workers
+            if worker.ready is not None or worker.tasks
+        }
+        done, _ = ray.wait(list(watched), num_returns=1, timeout=_POLL)
+        for reference in done:
+            worker = watched[reference]
+            try:
+                result = ray.get(reference)
+            except _LOST as error:
+                yield from self._replace(worker, error)
+                continue
+            except exceptions.RayTaskError as error:
+                result = self._judge(error)
+            if worker.ready is not None:
+                worker.ready, self._deaths = None, 0
+                continue
+            _, task, _ = worker.tasks.popleft()
+            yield task, result
+
+    def _replace(self, worker: _Worker[Task], error: Exception) -> Iterator[tuple[Task, Failed]]:
+        """Starts another worker in the place of one that died; only the task that it was at counts the loss."""
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else getattr(error, "cause", None)
+        if isinstance(cause, exceptions.RayTaskError):  # its constructor raised
+            self._judge(cause, fatal=True)
+        self.lost += 1
+        if worker.ready is not None:
+            self._deaths += 1
+            if self._deaths >= ATTEMPTS * max(1, self._count):
+                raise UsageError(
+                    f"{self._deaths} workers in a row died before they could work: {_first_line(error)} Is there "
+                    "enough memory for so many? Use fewer --workers."
+                ) from None
+        with contextlib.suppress(Exception):
+            ray.kill(worker.actor)
+        for place, (_, task, cost) in enumerate(worker.tasks):
+            cost += place == 0
+            if cost >= ATTEMPTS:
+                yield task, Failed(f"{cost} workers died of it, the last so: {_first_line(error)}")
+            else:
+                self._again.append((task, cost))
+        self._workers[self._workers.index(worker)] = self._create()
+
+    @staticmethod
+    def _judge(error: exceptions.RayTaskError, *, fatal: bool = False) -> Failed:
+        """Returns what a worker says of a task that nobody can do; raises what concerns all of them."""
+        cause = error.cause
+        if isinstance(cause, DataError) and not fatal:
+            return Failed(str(cause))
+        if isinstance(cause, ShowtellError | OSError):
+            raise cause from None
+        raise error
+
+
+def _first_line(error: Exception) -> str:
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return line if line.endswith(".") else f"{line}."

@@ -1,0 +1,159 @@
+"""What a bulk job is given: folders, lists, Parquet files and tar files become pieces of a plan."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from showtell.bulk.places import is_remote, list_folder, match_pattern, open_place, walk_files
+from showtell.bulk.plan import Part, Picture
+from showtell.bulk.tables import Columns, find_columns, measure_table, read_keys, read_places
+from showtell.errors import DataError, UsageError
+from showtell.files import expand_home
+from showtell.images import IMAGE_SUFFIXES, is_url
+from showtell.intake import expand_pattern, has_wildcards, scan_folder
+from showtell.intake.lists import read_paths
+from showtell.outputs import one_line
+
+KINDS = ("auto", "images", "list", "parquet", "webdataset")
+_TARS = (".tar", ".tar.gz", ".tgz")
+_TABLES = (".parquet", ".pq")
+_BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
+_CONNECTIONS = 16  # footers of Parquet files that are read at once: over a network each takes a while
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the user named.
+
+    Args:
+        words: folders, patterns, lists, Parquet and tar files.
+        kind: one of `KINDS`; "auto" goes by how names end.
+        columns: of Parquet files.
+    """
+
+    words: Sequence[str]
+    kind: str = "auto"
+    columns: Columns = Columns()  # noqa: RUF009  # frozen
+
+    def named(self) -> list[str]:
+        """Returns the words as they mean the same wherever they are read."""
+        return [word if is_remote(word) else os.path.abspath(expand_home(word)) for word in self.words]  # noqa: PTH100
+
+    def pieces(self) -> Iterator[Picture | Part]:
+        """Yields everything that there is to caption, in the order of the results.
+
+        Raises:
+            UsageError: there is nothing at a place, or the columns are not there.
+            DataError: a list that is none.
+            OSError: a place cannot be reached.
+        """
+        for word in self.words:
+            word = word if is_remote(word) else str(expand_home(word))
+            kind = self.kind if self.kind != "auto" else _guess(word)
+            if kind == "list":
+                yield from _listed(word)
+            elif kind == "images":
+                yield from _pictures(word)
+            elif kind == "webdataset":
+                yield from (Part(kind, _absolute(file)) for file in _files(word, _TARS))
+            else:
+                yield from self._tables(_files(word, _TABLES))
+
+    def keys(self) -> Iterator[str]:
+        """Yields the keys of all rows that hold images themselves, where a column has them."""
+        if self.columns.key is None:
+            return
+        for word in self.words:
+            if (self.kind if self.kind != "auto" else _guess(word)) == "parquet":
+                for file in _files(word, _TABLES):
+                    yield from read_keys(_absolute(file), self.columns)
+
+    def _tables(self, files: Sequence[str]) -> Iterator[Picture | Part]:
+        places = [_absolute(file) for file in files]
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            for place, table in zip(places, pool.map(measure_table, places)):
+                if table is None:  # half written: a shard that fails, and is tried again by the next run
+                    yield Part("parquet", place)
+                elif find_columns(table.schema, self.columns, place).holds_images:
+                    for first, count in table.ranges():
+                        yield Part("parquet", place, first, count)
+                else:
+                    for key, image in read_places(place, self.columns):
+                        yield Picture(key, _absolute(image))
+
+
+def _guess(word: str) -> str:
+    """Returns the kind of input by how names end."""
+    lower = word.lower()
+    if lower.endswith(_TARS):
+        return "webdataset"
+    if lower.endswith(_TABLES):
+        return "parquet"
+    if lower.endswith(tuple(IMAGE_SUFFIXES)) or (has_wildcards(word) and not _BRACES.search(word)):
+        return "images"
+    inside = list_folder(word)
+    if inside is None:
+        return "list"
+    if any(name.lower().endswith(_TABLES) for name in inside):
+        return "parquet"
+    return "webdataset" if any(name.lower().endswith(_TARS) for name in inside) else "images"
+
+
+def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Returns the files that a folder holds, a pattern matches, or a name with {000..099} stands for."""
+    if braces := _BRACES.search(word):
+        first, last = braces[1], braces[2]
+        numbers = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
+        spelled = (f"{word[: braces.start()]}{number}{word[braces.end() :]}" for number in numbers)
+        return [file for one in spelled for file in _files(one, suffixes)]
+    if has_wildcards(word):
+        found = match_pattern(word)
+    else:
+        inside = list_folder(word)
+        found = [word] if inside is None else [one for one in inside if one.lower().endswith(suffixes)]
+    if not found:
+        raise UsageError(f"{one_line(word)}: nothing here ends with {' or '.join(suffixes)}.")
+    return found
+
+
+def _pictures(word: str) -> Iterator[Picture]:
+    if not is_remote(word):
+        scanned = expand_pattern(word) if has_wildcards(word) else scan_folder(word)
+        if Path(word).is_file():
+            yield Picture(word, _absolute(word))
+        elif has_wildcards(word) or Path(word).is_dir():
+            yield from (Picture(item.name, _absolute(item.name), item.error) for item in scanned)
+        else:
+            raise UsageError(f"{one_line(word)}: there is no such file or folder.")
+        return
+    places = iter(match_pattern(word)) if has_wildcards(word) else walk_files(word)
+    nothing = True
+    for place in places:
+        if place.lower().endswith(tuple(IMAGE_SUFFIXES)):
+            nothing = False
+            yield Picture(place, place)
+    if nothing:
+        raise UsageError(f"{one_line(word)}: there are no images here.")
+
+
+def _listed(word: str) -> Iterator[Picture]:
+    try:
+        with open_place(word) as file:
+            for entry in read_paths(file, word, null=False):
+                yield Picture(entry, _absolute(entry))
+    except IsADirectoryError:
+        raise UsageError(f"{one_line(word)} is a folder; a list of images is a file.") from None
+    except FileNotFoundError:
+        raise UsageError(f"{one_line(word)}: there is no such file or folder.") from None
+    except UsageError as error:
+        raise DataError(f"{error} (If it is no list: --kind.)") from None
+
+
+def _absolute(place: str) -> str:
+    """Returns a place as workers find it, which have other working folders."""
+    return place if is_remote(place) or is_url(place) else os.path.join(os.getcwd(), expand_home(place))  # noqa: PTH109, PTH118

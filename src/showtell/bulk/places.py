@@ -1,0 +1,273 @@
+"""Files on this machine, or wherever fsspec leads (`s3://`, `gs://`, `memory://`): reading, listing, and writing whole.
+
+Places of this machine are plain paths, which need not be UTF-8; everything with `://` goes through fsspec. Whatever a
+driver of fsspec raises arrives as an OSError that names the place, because botocore's and gcsfs's own errors are none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, cast
+
+from showtell.errors import JournalError, UsageError, did_you_mean
+from showtell.files import expand_home, lock_folder, open_atomically, remove_partial_files, write_atomically
+from showtell.outputs import one_line
+
+_REMOTE = "://"
+_DRIVERS = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
+BUSY = "another process is captioning into this folder"
+
+
+def is_remote(place: str) -> bool:
+    """Returns whether a place is reached through fsspec."""
+    return _REMOTE in place
+
+
+def open_place(place: str) -> IO[bytes]:
+    """Opens a file for reading.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+    """
+    if not is_remote(place):
+        return Path(place).open("rb")
+    filesystem, path = connect(place)
+    with explained(place):
+        return cast("IO[bytes]", filesystem.open(path, "rb"))
+
+
+def list_folder(place: str) -> list[str] | None:
+    """Returns the places in a folder, sorted, or None where there is no folder of this name."""
+    if not is_remote(place):
+        if not os.path.isdir(place):  # noqa: PTH112
+            return None
+        return sorted(os.path.join(place, name) for name in os.listdir(place))  # noqa: PTH118, PTH208
+    filesystem, path = connect(place)
+    with explained(place):
+        if not filesystem.isdir(path):
+            return None
+        return sorted(_named(place, one) for one in filesystem.ls(path, detail=False) if one != path)
+
+
+def walk_files(place: str) -> Iterator[str]:
+    """Yields all files below a folder that fsspec leads to, folder by folder, sorted."""
+    filesystem, path = connect(place)
+    with explained(place):
+        for folder, folders, names in filesystem.walk(path):
+            folders.sort()
+            for name in sorted(names):
+                if name:
+                    yield _named(place, f"{folder}/{name}")
+
+
+def match_pattern(place: str) -> list[str]:
+    """Returns the places that match a pattern, sorted."""
+    if not is_remote(place):
+        return sorted(glob.glob(place, recursive=True))  # noqa: PTH207
+    filesystem, path = connect(place)
+    with explained(place):
+        return sorted(_named(place, one) for one in filesystem.glob(path))
+
+
+def connect(place: str) -> tuple[Any, str]:
+    """Returns the file system of a place, and its path there.
+
+    Raises:
+        UsageError: nobody knows this kind of address, or the package for it is missing.
+        OSError: the file system cannot be reached.
+    """
+    import fsspec
+
+    scheme = place.partition(_REMOTE)[0]
+    try:
+        with explained(place):
+            filesystem, path = fsspec.core.url_to_fs(place)
+            return filesystem, path
+    except ImportError:
+        package = _DRIVERS.get(scheme, "its driver for fsspec")
+        raise UsageError(f"{place}: {scheme}:// needs the package {package}. Install it with pip.") from None
+    except ValueError as error:
+        near = did_you_mean(scheme, fsspec.available_protocols())
+        raise UsageError(f"{place}: {error}.{near}") from None
+
+
+@contextlib.contextmanager
+def explained(place: str) -> Iterator[None]:
+    """Turns what drivers raise into an OSError with the place."""
+    try:
+        yield
+    except (OSError, ImportError, ValueError, UsageError) as error:
+        if isinstance(error, OSError) and error.filename is None:
+            # Drivers give their reason as the only argument; `strerror` is what people are shown.
+            raise type(error)(error.errno or errno.EIO, error.strerror or str(error), place) from error
+        raise
+    except Exception as error:
+        raise OSError(errno.EIO, str(error) or type(error).__name__, place) from error
+
+
+def _named(place: str, path: str) -> str:
+    """Returns the address of a path that a file system gave, written as `place` is."""
+    return f"{place.partition(_REMOTE)[0]}{_REMOTE}{path.lstrip('/')}"
+
+
+class Store(ABC):
+    """The folder that results go into. What is written is whole or absent."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __str__(self) -> str:
+        return one_line(self.place)
+
+    @abstractmethod
+    def read(self, name: str) -> bytes:
+        """Returns the content of a file; FileNotFoundError where there is none."""
+
+    @abstractmethod
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file, in one piece."""
+
+    @abstractmethod
+    def write_from(self, name: str, source: Path) -> None:
+        """Writes a file with the content of another one, in one piece."""
+
+    @abstractmethod
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Returns the names of the files in a subfolder, with their bytes; of folders -1."""
+
+    @abstractmethod
+    def size(self, name: str) -> int | None:
+        """Returns the bytes of a file; None where there is none."""
+
+    @abstractmethod
+    def remove(self, names: Sequence[str]) -> None:
+        """Removes files; those that are not there are no error."""
+
+    @abstractmethod
+    def hold(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps other writers out where that is possible, and removes what killed ones left half written."""
+
+
+class LocalStore(Store):
+    """A folder of this machine, or one that several machines share."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(place)
+        self._folder = Path(place)
+
+    def read(self, name: str) -> bytes:
+        """Returns the content of a file."""
+        return (self._folder / name).read_bytes()
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file: a neighbour first, then a rename."""
+        (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._folder / name, data)
+
+    def write_from(self, name: str, source: Path) -> None:
+        """Writes a file: a neighbour first, then a rename."""
+        with source.open("rb") as content, open_atomically(self._folder / name) as file:
+            shutil.copyfileobj(content, file)
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Returns the names of the files in a subfolder, with their bytes."""
+        found: dict[str, int] = {}
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._folder / folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                    found[entry.name] = -1 if entry.is_dir() else entry.stat().st_size
+        return found
+
+    def size(self, name: str) -> int | None:
+        """Returns the bytes of a file; None where there is none."""
+        path = self._folder / name
+        return path.stat().st_size if path.exists() else None
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Removes files."""
+        for name in names:
+            (self._folder / name).unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Locks the folder; the system releases it when the process ends, however it ends."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with lock_folder(self._folder, JournalError, BUSY):
+            for folder in (self._folder, *(path for path in self._folder.iterdir() if path.is_dir())):
+                remove_partial_files(folder)
+            yield
+
+
+class RemoteStore(Store):
+    """A folder that fsspec leads to. Object stores show an object when it is whole, and not before."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(place.rstrip("/"))
+        self._filesystem, self._path = connect(self.place)
+
+    def read(self, name: str) -> bytes:
+        """Returns the content of a file."""
+        with explained(f"{self.place}/{name}"):
+            return cast("bytes", self._filesystem.cat_file(f"{self._path}/{name}"))
+
+    def write(self, name: str, data: bytes) -> None:
+        """Writes a file."""
+        with explained(f"{self.place}/{name}"):
+            self._filesystem.pipe_file(f"{self._path}/{name}", data)
+
+    def write_from(self, name: str, source: Path) -> None:
+        """Writes a file."""
+        with explained(f"{self.place}/{name}"):
+            self._filesystem.put_file(str(source), f"{self._path}/{name}")
+
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Returns the names of the files in a subfolder, with their bytes."""
+        path = f"{self._path}/{folder}".rstrip("/")
+        with explained(f"{self.place}/{folder}"):
+            self._filesystem.invalidate_cache()  # other processes write here, too
+            try:
+                listed = self._filesystem.ls(path, detail=True)
+            except FileNotFoundError:
+                return {}
+        return {
+            one["name"].rstrip("/").rpartition("/")[2]: -1 if one["type"] == "directory" else int(one["size"])
+            for one in listed
+            if one["name"].rstrip("/") != path.lstrip("/") and one["name"].rstrip("/") != path
+        }
+
+    def size(self, name: str) -> int | None:
+        """Returns the bytes of a file; None where there is none."""
+        with explained(f"{self.place}/{name}"):
+            try:
+                self._filesystem.invalidate_cache()
+                return int(self._filesystem.size(f"{self._path}/{name}"))
+            except FileNotFoundError:
+                return None
+
+    def remove(self, names: Sequence[str]) -> None:
+        """Removes files."""
+        for name in names:
+            with explained(f"{self.place}/{name}"), contextlib.suppress(FileNotFoundError):
+                self._filesystem.rm_file(f"{self._path}/{name}")
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Does nothing: object stores know no locks, and leave nothing half written."""
+        yield
+
+
+def open_store(place: str) -> Store:
+    """Returns the folder at a place; of this machine it need not exist.
+
+    Raises:
+        UsageError: nobody knows this kind of address.
+        OSError: it cannot be reached.
+    """
+    return RemoteStore(place) if is_remote(place) else LocalStore(str(expand_home(place).absolute()))

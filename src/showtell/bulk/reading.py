@@ -1,0 +1,148 @@
+"""The images of one shard, one after another, as items for a captioner."""
+
+from __future__ import annotations
+
+import tarfile
+import time
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import IO, Any, cast
+
+from showtell.bulk.places import is_remote, open_place
+from showtell.bulk.plan import Part, Shard
+from showtell.bulk.tables import Columns, read_images
+from showtell.errors import DataError, ImageError
+from showtell.images import IMAGE_SUFFIXES, Allowance, KeptImage, is_url
+from showtell.intake import Item
+from showtell.intake.items import web_item
+from showtell.outputs import one_line
+
+LARGEST = 1 << 29  # bytes of one image's file
+_ATTEMPTS = 3  # of fetching an image from a store: what fails once may be a hiccup of the network
+_BLOCK = 512  # of a tar file
+
+
+def read_items(shard: Shard, columns: Columns) -> Iterator[Item]:
+    """Yields the images of a shard. Those by name are opened later, on the threads that read.
+
+    Raises:
+        DataError: the file that holds them is damaged, half written, or not there any more.
+        UsageError: a table's columns are other ones than when the job was planned.
+    """
+    if shard.part is None:
+        for picture in shard.pictures:
+            if picture.error:
+                yield Item(picture.key, picture.place, picture.error)
+            elif picture.place.lower().startswith(("http://", "https://")):
+                yield Item(picture.key, web_item(picture.place).source)
+            elif is_remote(picture.place) or is_url(picture.place):
+                yield Item(picture.key, _kept(_Stored(picture.place), picture.place))
+            else:
+                yield Item(picture.key, picture.place)
+        return
+    try:
+        yield from _read_table(shard.part, columns) if shard.part.kind == "parquet" else _read_tar(shard.part)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise DataError(f"{one_line(shard.part.file)}: cannot be read: {reason}") from None
+
+
+def _kept(source: Any, name: str) -> KeptImage:
+    """Returns a source that messages call by a name, and of which nothing is kept."""
+    return KeptImage(cast("Any", source), name, Allowance(0))
+
+
+class _Stored:
+    """A file in a store, read when its turn comes."""
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+
+    def read(self) -> bytes:
+        for attempt in range(_ATTEMPTS):
+            try:
+                with open_place(self._place) as file:
+                    return file.read()
+            except FileNotFoundError:
+                raise ImageError(f"{self._place}: there is no such file") from None
+            except PermissionError:
+                raise ImageError(f"{self._place}: no permission to read this file") from None
+            except OSError as error:
+                reason = error.strerror or str(error)
+                if attempt < _ATTEMPTS - 1:
+                    time.sleep(2.0**attempt)
+        raise ImageError(f"{self._place}: cannot be read: {reason}")
+
+
+class _Held:
+    """The bytes of a file that are there already."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def read(self) -> bytes:
+        return self._content
+
+
+def _read_table(part: Part, columns: Columns) -> Iterator[Item]:
+    for key, content in read_images(part.file, columns, part.first, part.count):
+        yield _item(key, content, "the row has no image")
+
+
+def _item(key: str, content: bytes | None, otherwise: str) -> Item:
+    return Item(key, b"", otherwise) if content is None else Item(key, _kept(_Held(content), key))
+
+
+def _read_tar(part: Part) -> Iterator[Item]:
+    """Yields the images of a tar file as it is read, from beginning to end, without going back."""
+    seen: set[str] = set()
+    packed = not part.file.lower().endswith(".tar")
+    with open_place(part.file) as opened:
+        file = _Ended(opened)
+        try:
+            with tarfile.open(fileobj=cast("Any", file), mode="r|gz" if packed else "r|") as tar:
+                for member in tar:
+                    name = PurePosixPath(member.name)
+                    if (
+                        not member.isfile()
+                        or name.suffix.lower() not in IMAGE_SUFFIXES
+                        or name.name[0] == "."
+                    ):
+                        continue
+                    if member.name in seen:
+                        raise DataError(
+                            f"{one_line(part.file)} has {one_line(member.name)} twice; each row needs a key of its own."
+                        )
+                    seen.add(member.name)
+                    key = f"{part.file}/{member.name}"
+                    if member.size > LARGEST:
+                        yield Item(key, b"", f"the file is larger than {LARGEST:,} bytes")
+                        continue
+                    content = tar.extractfile(member)
+                    yield _item(key, None if content is None else content.read(), "no file")
+        except (tarfile.TarError, EOFError) as error:
+            raise DataError(
+                f"{one_line(part.file)}: half written, damaged, or no tar file: {error}"
+            ) from None
+        # tarfile takes the end of the file for the end of the archive, so one that was cut between two members seems
+        # whole; but a whole one ends with zeros.
+        if not packed and not file.ends_with_zeros():
+            raise DataError(f"{one_line(part.file)}: half written: it has no end after {len(seen):,} images.")
+
+
+class _Ended:
+    """A file that remembers how it ended."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._last = b""
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._last = (self._last + data[-_BLOCK:])[-_BLOCK:]
+        return data
+
+    def ends_with_zeros(self) -> bool:
+        while self.read(1 << 20):
+            pass
+        return self._last == b"\0" * _BLOCK

@@ -1,0 +1,110 @@
+"""What one worker does: it has one captioner, and turns shards into files of rows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from showtell.bulk.places import Store, open_store
+from showtell.bulk.plan import Shard
+from showtell.bulk.reading import read_items
+from showtell.bulk.results import Finished, commit_shard
+from showtell.bulk.stream import caption_items
+from showtell.bulk.tables import Columns
+from showtell.captioner import CaptionedPicture, Captioner
+from showtell.decoding import DecodingSettings
+from showtell.errors import BundleError
+from showtell.intake import Item
+from showtell.outputs import Record
+from showtell.telemetry import refuse_telemetry
+
+
+@dataclass(frozen=True)
+class Job:
+    """What all workers of a job are told. It travels to other machines, so paths are whole."""
+
+    models: tuple[str, ...] | None  # of `Captioner.load`; None is the one that comes with Showtell
+    digest: str  # of the model; a machine that has another one by this name must not take part
+    engine: str
+    precision: str
+    threads: int  # of the processor, for each worker
+    settings: DecodingSettings
+    min_confidence: float
+    alt_text: bool
+    columns: Columns
+    form: str  # of `showtell.bulk.rows.FORMATS`
+    output: str
+
+    def load(self) -> Captioner:
+        """Opens the captioner.
+
+        Raises:
+            BundleError: it is another one than the job began with.
+        """
+        models: Sequence[str] | None = self.models
+        if models is not None and len(models) == 1:
+            models = [models[0]]
+        captioner = Captioner.load(models, engine=self.engine, precision=self.precision, threads=self.threads)
+        if self.digest and captioner.digest != self.digest:
+            raise BundleError(
+                f"The machine {platform.node()} has another model by this name ({' + '.join(self.models or ())}): "
+                f"its digest is {captioner.digest[:12]}, and {self.digest[:12]} is asked for. Give all machines the "
+                "same model."
+            )
+        return captioner
+
+
+class CaptionWorker:
+    """One captioner in a process of its own.
+
+    Args:
+        job: what to do.
+    """
+
+    def __init__(self, job: Job) -> None:
+        refuse_telemetry()
+        # Of damaged tags in images that can be read all the same.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        self._job = job
+        self._store = open_store(job.output)
+        self._captioner = job.load()
+
+    def ready(self) -> int:
+        """Returns the number of its process, once the captioner is open."""
+        return os.getpid()
+
+    def run(self, shard: Shard) -> Finished:
+        """Captions a shard, and writes its rows.
+
+        Raises:
+            DataError: the file that holds its images cannot be read; other shards can.
+            OSError: the rows cannot be written.
+        """
+        return caption_shard(self._captioner, shard, self._job, self._store)
+
+
+def caption_shard(captioner: Captioner, shard: Shard, job: Job, store: Store) -> Finished:
+    """Captions a shard, and writes its rows; as `CaptionWorker.run`."""
+    records: list[Record] = []
+    captioned = caption_items(
+        captioner,
+        read_items(shard, job.columns),
+        job.settings,
+        min_confidence=job.min_confidence,
+        start=shard.start,
+    )
+    with contextlib.closing(captioned) as results:
+        for item, picture in results:
+            records.append(Record.of(item.name, picture, error=_reason(item, picture), as_alt=job.alt_text))
+    return commit_shard(store, shard.number, records, job.form)
+
+
+def _reason(item: Item, picture: CaptionedPicture) -> str:
+    """Returns why an image failed, without the whole path in front of it: its row has its name."""
+    if item.error or picture.error is None or item.path is None:
+        return item.error
+    return str(picture.error).removeprefix(item.path).removeprefix(":").strip()

@@ -1,0 +1,207 @@
+"""`showtell bulk`: more pictures than one process should caption, in shards, on Ray."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from showtell.cli.arguments import Commands, add_command, integer, one_of, real
+from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
+from showtell.cli.engine_options import add_engine_options, add_model_option, load_captioner
+from showtell.cli.output import log
+from showtell.cli.progress import show_progress
+from showtell.errors import Interrupted, require_packages
+
+if TYPE_CHECKING:
+    from showtell.bulk.run import Report
+
+_SHOWN = 5  # shards that were given up
+
+
+def add_parser(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(
+        commands,
+        "bulk",
+        run,
+        summary="caption millions of images, in shards, on one machine or many (Ray)",
+        description="Captions folders, lists, Parquet files and WebDataset tar files, here or in a store (s3://, gs://),\n"
+        "into Parquet files with a manifest. Stopped or killed, the same command goes on with what is missing.",
+    )
+    parser.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="a folder of images, a list of paths, Parquet or tar files, a folder of these, or a pattern in quotes",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FOLDER",
+        required=True,
+        help="a new folder, or one to go on with; here or in a store",
+    )
+    group = parser.add_argument_group("input")
+    group.add_argument(
+        "--kind",
+        metavar="auto|images|list|parquet|webdataset",
+        type=one_of("auto", "images", "list", "parquet", "webdataset"),
+        default="auto",
+        help="what INPUT is; auto (default) goes by how names end",
+    )
+    group.add_argument(
+        "--image-column",
+        metavar="NAME",
+        help="of Parquet: the column of images or of paths to them; default: found by name",
+    )
+    group.add_argument(
+        "--key-column",
+        metavar="NAME",
+        help="of Parquet: what rows are called; default: the path, or FILE#ROW",
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument(
+        "--format",
+        metavar="parquet|jsonl",
+        type=one_of("parquet", "jsonl"),
+        default="parquet",
+        help="default parquet",
+    )
+    group.add_argument(
+        "--shard-size",
+        metavar="N",
+        type=integer(minimum=1),
+        default=1024,
+        help="images in one file of rows, and what is lost at most when a worker dies (default 1024; of named images)",
+    )
+    group.add_argument(
+        "--retry-failed",
+        action="store_true",
+        help="do those shards again that hold images which could not be read",
+    )
+    group.add_argument(
+        "--count", metavar="N", type=integer(minimum=1), help="captions per image, the best first"
+    )
+    group.add_argument(
+        "--alt-text",
+        action="store_true",
+        help="write captions as alt text, too: at most 125 characters, a sentence",
+    )
+    group.add_argument(
+        "--min-confidence",
+        metavar="C",
+        type=real(minimum=0, maximum=1),
+        default=0.0,
+        help="leave out captions that are less sure, 0 to 1 (showtell calibrate)",
+    )
+    group = parser.add_argument_group("Ray")
+    group.add_argument(
+        "--ray-address",
+        metavar="HOST:PORT",
+        help="a cluster that runs, or auto; without it Ray is started here",
+    )
+    group.add_argument(
+        "--workers",
+        metavar="N",
+        type=integer(minimum=1),
+        help="captioners; default: as many as there are processors for",
+    )
+    add_model_option(parser)
+    add_decoding_options(parser)
+    add_engine_options(parser, threads="processor threads of each worker (default 1)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Captions what has no row yet; returns 1 if an image or a shard could not be read."""
+    require_packages("ray", "Captioning in bulk", "ray", "pyarrow", "fsspec")
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module=r"ray(\.|$)"
+    )  # of Ray's, to those who use it
+    arguments.threads = arguments.threads or 1
+    captioner = load_captioner(arguments)
+    settings = read_decoding_settings(arguments, captioner.settings, count=arguments.count)
+    next(captioner.caption([], min_confidence=arguments.min_confidence), None)  # whether it can be asked for
+    digest = captioner.digest
+    del captioner  # workers have their own
+
+    from showtell.bulk.inputs import Inputs
+    from showtell.bulk.run import Resources, run_bulk
+    from showtell.bulk.tables import Columns
+    from showtell.bulk.work import Job
+    from showtell.outputs import Failures
+
+    columns = Columns(arguments.image_column, arguments.key_column)
+    job = Job(
+        models=None if arguments.model is None else tuple(map(_whole, arguments.model)),
+        digest=digest,
+        engine=arguments.engine,
+        precision=arguments.precision,
+        threads=arguments.threads,
+        settings=settings,
+        min_confidence=arguments.min_confidence,
+        alt_text=arguments.alt_text,
+        columns=columns,
+        form=arguments.format,
+        output=_whole_output(arguments.output),
+    )
+    failures = Failures(f"the rows of {arguments.output}", log)
+    try:
+        with (
+            show_progress("captions", "images") as progress,
+            # Ray prints there what happens to its workers; ours are counted, and nothing else belongs there.
+            Path(os.devnull).open("w") as nowhere,
+            contextlib.redirect_stdout(nowhere),
+        ):
+            report = run_bulk(
+                Inputs(arguments.inputs, arguments.kind, columns),
+                job,
+                Resources(arguments.ray_address, arguments.workers or 0, arguments.threads),
+                shard_size=arguments.shard_size,
+                retry_failed=arguments.retry_failed,
+                progress=progress,
+                on_shard=failures.add_many,
+                say=log,
+            )
+    except KeyboardInterrupt:
+        raise Interrupted(
+            f"interrupted; what is finished is kept in {arguments.output}; the same command goes on"
+        ) from None
+    _sum_up(report, arguments.output)
+    failures.report()
+    return 1 if failures.count or not report.complete else 0
+
+
+def _sum_up(report: Report, output: str) -> None:
+    """Says what was done, and what is missing."""
+    speed = (
+        f" in {report.seconds:,.0f} s ({report.rows / report.seconds:,.1f} a second)" if report.rows else ""
+    )
+    before = f"; {report.reused:,} were done before" if report.reused else ""
+    lost = (
+        f"; {report.lost_workers:,} workers died, and their work was done again"
+        if report.lost_workers
+        else ""
+    )
+    log(f"captioned {report.rows:,} images{speed}{before}{lost}")
+    if report.complete:
+        log(f"{output} is complete: {report.rows + report.reused:,} rows in {report.shards:,} shards")
+        return
+    log(f"error: {len(report.given_up):,} of {report.shards:,} shards could not be done:")
+    for number, reason in sorted(report.given_up.items())[:_SHOWN]:
+        log(f"  shard {number}: {reason}")
+    log("mend the input; the same command does what is missing")
+
+
+def _whole(model: Any) -> str:
+    """Returns a model as workers find it, which have other working folders; names stay names."""
+    return os.path.abspath(model) if isinstance(model, Path) else str(model)  # noqa: PTH100
+
+
+def _whole_output(output: str) -> str:
+    from showtell.bulk.places import is_remote
+    from showtell.files import expand_home
+
+    return output if is_remote(output) else os.path.abspath(expand_home(output))  # noqa: PTH100
