@@ -32,6 +32,7 @@ ROWS = (
         "bulk",
         "explain",
         "tuning",
+        "forgetting",
         "demo",
         "tutorial",
         "distillation",
@@ -60,6 +61,7 @@ SAME_ROW = {
     ("cli", "bulk"),
     ("cli", "server"),
     ("cli", "tuning"),
+    ("cli", "forgetting"),
     ("__main__", "cli"),
 }
 FRAMEWORKS = {"torch", "torchvision", "timm", "jaxtyping"}

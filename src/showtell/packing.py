@@ -19,7 +19,7 @@ def compress(bundle: Bundle, bits: int) -> Bundle:
 
     16: float16. 8: each row of a matrix in whole numbers from -127 to 127 and a scale of its own (symmetric, per
     channel: Jacob et al. 2018, sections 2.1 and 3), everything else in float16. An encoder in the bundle: see
-    `compress_encoder`.
+    `showtell.training.packed_encoder`.
 
     Args:
         bundle: any.
@@ -38,35 +38,16 @@ def compress(bundle: Bundle, bits: int) -> Bundle:
             packed[name] = np.rint(wide / scale).astype(np.int8)
             packed[name + _SCALE] = scale
         else:
-            packed[name] = _halve(name, weights, ", or with --bits 8" if weights.ndim == 2 else "")
+            packed[name] = halve(name, weights, ", or with --bits 8" if weights.ndim == 2 else "")
     return replace(bundle, decoder_weights=packed, confidence=None)  # which was fitted to the weights before
 
 
-def compress_encoder(bundle: Bundle) -> Bundle:
-    """Returns the bundle with the weights of an encoder that it includes in float16. Needs torch.
-
-    The encoder is then another one, if only in the fourth digit, and so has another fingerprint.
+def halve(name: str, weights: npt.NDArray[Any], otherwise: str = "") -> npt.NDArray[np.float16]:
+    """Returns weights in float16.
 
     Raises:
-        BundleError: a weight is too large for float16.
+        BundleError: one is too large; the message names the weights, and what to do `otherwise`.
     """
-    from showtell.encoders import WeightsSource, restore_encoder
-    from showtell.training.model import to_tensors
-
-    if bundle.encoder_weights is None:
-        return bundle
-    halved = {
-        name: _halve(name, weights, "") if weights.dtype.kind == "f" else weights
-        for name, weights in bundle.encoder_weights.items()
-    }
-    config = replace(bundle.recipe.encoder, trainable=False)  # as it is opened for captioning
-    source = WeightsSource.from_dict(bundle.encoder.source)
-    encoder = restore_encoder(config, source, bundle.preprocessing, to_tensors(halved))
-    record = replace(bundle.encoder, fingerprint=encoder.fingerprint)
-    return replace(bundle, encoder=record, encoder_weights=halved, confidence=None)
-
-
-def _halve(name: str, weights: npt.NDArray[Any], otherwise: str) -> npt.NDArray[np.float16]:
     largest = float(np.abs(weights).max(initial=0))
     if largest > float(np.finfo(np.float16).max):
         raise BundleError(

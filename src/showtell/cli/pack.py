@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Copies; prints one JSON object with the size of the result."""
     from showtell.bundle import load_bundle, save_bundle
     from showtell.library import locate_model
-    from showtell.packing import compress, compress_encoder, count_bits
+    from showtell.packing import compress, count_bits
 
     bundle = load_bundle(locate_model(arguments.model))
     if arguments.forget:
@@ -59,6 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
         bundle = compress(bundle, int(arguments.bits))
         if bundle.encoder_weights is not None:
             require_framework("Packing a bundle that includes its encoder")
+            from showtell.training.packed_encoder import compress_encoder
+
             bundle = compress_encoder(bundle)
         if count_bits(bundle.decoder_weights) < int(arguments.bits):
             log(

@@ -21,7 +21,7 @@ from showtell.bundle import Bundle, find_bundle, load_bundle
 from showtell.config import FROM, EncoderConfig
 from showtell.decoders import check_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
-from showtell.errors import TrainingError
+from showtell.errors import ConfigError, TrainingError
 from showtell.images import Preprocessing
 from showtell.recipes import Recipe
 from showtell.text import FIRST_WORD, Vocabulary
@@ -155,6 +155,20 @@ class Start:
                 f"{folder}: has another decoder than the recipe. Different: {'; '.join(different)}. To start from it, "
                 "give the recipe the same [decoder]."
             )
+
+
+def check_needs_no_start(recipe: Recipe) -> None:
+    """Raises ConfigError where a recipe is of no use without a captioner to start from."""
+    if not recipe.training.epochs:
+        raise ConfigError(
+            "training.epochs = 0 leaves only self-critical epochs, which improve a captioner that can write already. "
+            "Give it with --from MODEL, or set training.epochs."
+        )
+    if recipe.training.blend < 1:
+        raise ConfigError(
+            f"training.blend = {recipe.training.blend} is for runs that start from a captioner. Name it with --from "
+            "MODEL, or leave it at 1."
+        )
 
 
 def _load(folder: Path, encoder: Encoder, weights: Mapping[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ from showtell.config import FROM
 from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch, check_decoder
 from showtell.encoders import Encoder, build_encoder
-from showtell.errors import ConfigError, TrainingError, TrainingInterrupted
+from showtell.errors import TrainingError, TrainingInterrupted
 from showtell.interruption import interruptible
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
@@ -51,7 +51,7 @@ from showtell.training.sources import (
     open_augmentation,
     prefetch,
 )
-from showtell.training.start import Start
+from showtell.training.start import Start, check_needs_no_start
 from showtell.training.stored_features import check_use, open_views
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.validation import Validation
@@ -184,7 +184,7 @@ class _Run:
             fingerprints["start"] = self.start.bundle.digest
             self._begin(self.start)
         elif not self.folder.checkpoint.is_file():
-            self._check_needs_no_start()
+            check_needs_no_start(self.recipe)
         self.processes.check_same(fingerprints, "other data or another encoder")
         begin = partial(self.folder.open, resume=resume, split_seed=split_seed)
         resumed = self.processes.first(lambda: begin(self.recipe, self.dataset, fingerprints))
@@ -228,18 +228,6 @@ class _Run:
         self.watcher.note(
             f"starts from {start.folder}: {known:,} words, and {len(self.vocabulary) - known:,} new ones"
         )
-
-    def _check_needs_no_start(self) -> None:
-        if not self.config.epochs:
-            raise ConfigError(
-                "training.epochs = 0 leaves only self-critical epochs, which improve a captioner that can write "
-                "already. Give it with --from MODEL, or set training.epochs."
-            )
-        if self.config.blend < 1:
-            raise ConfigError(
-                f"training.blend = {self.config.blend} is for runs that start from a captioner. Name it with --from "
-                "MODEL, or leave it at 1."
-            )
 
     def _open_images(self) -> tuple[ImageSource, ImageSource]:
         changes = open_augmentation(self.recipe, self.training_set)
