@@ -171,7 +171,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Executed:
 def test_exploring_shows_pictures_lengths_words_and_copies(untrained: Executed) -> None:
     shown = untrained["0"]
     assert len(shown.figures) == 4
-    assert shown.find(r"^train: (\d+) pictures, ([\d,]+) captions") == ("600", "3,000")
+    assert shown.find(r"^train: ([\d,]+) pictures, ([\d,]+) captions") == ("1,200", "6,000")
     assert shown.find(r"^errors: (\d+)") == ("0",)
     longest = int(shown.find(r"^The longest caption has (\d+) words")[0])
     assert 10 <= longest <= 20
@@ -187,7 +187,7 @@ def test_data_and_model_shows_the_way_of_a_batch(untrained: Executed) -> None:
     vocabulary = int(shown.find(r"^(\d+) numbers;")[0])
     captions, steps = map(int, shown.find(r"^captions: \((\d+), (\d+)\)"))
     words, cells = map(int, shown.find(r"^attention: \((\d+), (\d+)\)"))
-    shown.find(r"^inputs:  \(8, 3, 96, 96\)")
+    shown.find(r"^inputs:  \(8, 3, 128, 128\)")
     shown.find(rf"^features: \(8, {cells}, 512\)")
     shown.find(rf"^logits:    \({words}, {vocabulary}\)")
     shown.find(rf"^real words: {words} of {captions * steps} places")
