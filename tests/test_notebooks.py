@@ -199,7 +199,7 @@ def test_data_and_model_shows_the_way_of_a_batch(untrained: Executed) -> None:
 def test_training_learns_and_goes_on_to_the_bit(trained: Executed) -> None:
     shown = trained["2"]
     assert len(shown.figures) == 1
-    first, last = map(float, shown.find(r"^The loss fell from ([\d.]+) to ([\d.]+)"))
+    first, last = map(float, shown.find(r"^The loss fell from ([\d.]+) to ([\d.]+)\.$"))
     assert last < first - 1.5
     assert float(shown.find(r"CIDEr ([\d.]+) on 50 pictures of dev")[0]) > 1.0
     shown.find(r"kB  checkpoint\.safetensors$")
