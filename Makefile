@@ -1,6 +1,6 @@
 # Everything runs from a fresh clone: the first target that needs the virtual environment makes it.
 .DEFAULT_GOAL := help
-.PHONY: help demo tutorial test test-slow test-browser check format bench clean
+.PHONY: help demo tutorial notebooks test test-slow test-browser check format bench clean
 
 # The first Python of 3.11 or newer that really starts (a version manager's stub may exist and refuse).
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python; do \
@@ -13,6 +13,8 @@ DEMO ?= demo
 DEMO_VENV ?= .venv-demo
 DEMO_INSTALLED := $(DEMO_VENV)/installed
 TUTORIAL ?= tutorial
+NOTEBOOKS ?= notebooks/executed
+FLICKR8K ?=
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,6 +40,9 @@ demo: $(DEMO_INSTALLED)  ## captions real photographs and shows where each word 
 
 tutorial: $(INSTALLED)  ## trains a small captioner on drawn scenes and shows it at work (three minutes)
 	$(BIN)/python -m showtell tutorial --output $(TUTORIAL)
+
+notebooks: $(INSTALLED)  ## executes the notebooks; on Flickr8k: make notebooks FLICKR8K=/path/to/it SHOWTELL_WEIGHTS=/path/to/them
+	$(BIN)/python notebooks/execute.py --output $(NOTEBOOKS) $(if $(FLICKR8K),--flickr8k $(FLICKR8K))
 
 test: $(INSTALLED)  ## the fast tests; more options: make test PYTEST="-k beam -x"
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
@@ -68,5 +73,5 @@ bench: $(INSTALLED)  ## the benchmarks
 	$(BIN)/python -m benchmarks
 
 clean:  ## removes the virtual environments, caches, the demo and the tutorial
-	rm -rf .venv .venv-demo demo tutorial dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-demo demo tutorial notebooks/executed dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

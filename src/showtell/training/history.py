@@ -3,11 +3,48 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from showtell.errors import MissingExtraError
+from showtell.errors import MissingExtraError, TrainingError
 from showtell.files import write_atomically
+
+LOG = "log.jsonl"
+
+
+@dataclass(frozen=True)
+class EpochLog:
+    """What a run wrote down of one epoch."""
+
+    epoch: int  # from 1
+    step: int  # of the optimiser, at its end, since the run began
+    loss: float  # mean in nats per token; of self-critical epochs the negative mean reward
+    learning_rate: float  # of its last step
+    captions_per_second: float  # in training
+    seconds: float  # of training and evaluating
+    dev: dict[str, float] | None  # scores, by key; None where dev was not captioned
+
+
+def read_log(run: Path) -> list[EpochLog]:
+    """Returns what a run has written down of its finished epochs.
+
+    Args:
+        run: its folder; it may still be training.
+
+    Raises:
+        TrainingError: no such run, or its log is damaged.
+    """
+    path = run / LOG
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [EpochLog(**entry) for entry in map(_parse, lines) if entry]
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: the log cannot be read: {error.strerror}. Give the folder of a run."
+        ) from None
+    except (TypeError, UnicodeDecodeError) as error:
+        raise TrainingError(f"{path}: not the log of a run, or damaged: {error}") from None
 
 
 class History:
@@ -27,7 +64,7 @@ class History:
         self, folder: Path, *, epochs: int = 0, tensorboard: bool = False, writes: bool = True
     ) -> None:
         self._writes = writes
-        self.path = folder / "log.jsonl"
+        self.path = folder / LOG
         self.entries: list[dict[str, Any]] = []
         if epochs and self.path.exists():
             lines = self.path.read_text(encoding="utf-8").splitlines()
