@@ -2,8 +2,9 @@
 
 The pages are Markdown that a forge shows as well. They are gathered in one folder first, because three kinds of them
 do not lie in `docs/`: the project's own (the README is the first page of the site), the model cards, and the
-reference, which is generated. There links between files of the repository become links between pages. Zensical then
-makes the site, strictly: a link or an anchor that leads nowhere, a page that stands in no menu, or any other warning fails the build.
+reference, which is generated. On the way, links between files of the repository become links between pages. Zensical
+then makes the site, strictly: a link or an anchor that leads nowhere, a page that stands in no menu, or any other
+warning fails the build.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ ELSEWHERE = {
     "benchmarks/README.md": "benchmarks.md",
 }
 _LINK = re.compile(r"(\]\()(?![a-z]+:|#)([^)#\s]*)")
+_CODE = re.compile(r"(^```.*?^```|`[^`\n]+`)", re.DOTALL | re.MULTILINE)  # where no link is one
 
 
 class DocumentationError(Exception):
@@ -121,7 +123,8 @@ def mend_links(text: str, source: str, places: dict[str, str]) -> str:
         place = places[_resolve(match[2], source)]
         return match[1] + os.path.relpath(place, Path(places[source]).parent)
 
-    return _outside_code(text, lambda part: _LINK.sub(mend, part))
+    parts = _CODE.split(text)
+    return "".join(part if number % 2 else _LINK.sub(mend, part) for number, part in enumerate(parts))
 
 
 def check_menu(pages: Path) -> None:
@@ -138,10 +141,9 @@ def check_menu(pages: Path) -> None:
 
 
 def _find_targets(text: str, source: str) -> Iterator[str]:
-    targets: list[str] = []
-    _outside_code(text, lambda part: targets.extend(match[2] for match in _LINK.finditer(part)) or part)
-    for target in targets:
-        yield _resolve(target, source)
+    for part in _CODE.split(text)[::2]:
+        for match in _LINK.finditer(part):
+            yield _resolve(match[2], source)
 
 
 def _resolve(link: str, source: str) -> str:
@@ -149,12 +151,6 @@ def _resolve(link: str, source: str) -> str:
     if not path.is_file() or not path.resolve().is_relative_to(ROOT):
         raise DocumentationError(f"{source} links to {link!r}, and there is no such file in the repository.")
     return path.resolve().relative_to(ROOT).as_posix()
-
-
-def _outside_code(text: str, change: Any) -> str:
-    """Applies a change to what is neither a fenced block nor code within a line."""
-    parts = re.split(r"(^```.*?^```|`[^`\n]+`)", text, flags=re.DOTALL | re.MULTILINE)
-    return "".join(part if place % 2 else change(part) for place, part in enumerate(parts))
 
 
 def _find_pages(menu: Any) -> Iterator[str]:

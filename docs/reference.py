@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from showtell.cli.arguments import Commands
 from showtell.cli.main import build_parser
 
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "showtell"
@@ -69,9 +70,7 @@ def list_exported(name: str) -> list[str]:
     raise LookupError(f"{path} has no __all__")
 
 
-def _find_commands(
-    commands: argparse._SubParsersAction[argparse.ArgumentParser],
-) -> Iterator[tuple[argparse.ArgumentParser, str]]:
+def _find_commands(commands: Commands) -> Iterator[tuple[argparse.ArgumentParser, str]]:
     summaries = {choice.dest: choice.help or "" for choice in commands._choices_actions}
     for name, parser in commands.choices.items():
         nested = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
@@ -105,11 +104,8 @@ def _describe(parser: argparse.ArgumentParser) -> Iterator[str]:
 
 
 def _spell(action: argparse.Action) -> str:
-    value = (
-        argparse.HelpFormatter("")._format_args(action, action.metavar or action.dest.upper())
-        if action.nargs != 0
-        else ""
-    )
+    metavar = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
+    value = argparse.HelpFormatter("")._format_args(action, metavar) if action.nargs != 0 else ""
     names = action.option_strings or [""]
     return _text(", ".join(f"`{f'{name} {value}'.strip()}`" for name in names))
 

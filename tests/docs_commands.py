@@ -20,6 +20,11 @@ class Command:
     line: int
     text: str
 
+    @property
+    def bare(self) -> str:
+        """The command without the variables that are set before it."""
+        return re.sub(r"^(?:[A-Z_]+=\S+ +)*", "", self.text)
+
     def __str__(self) -> str:
         return f"{self.page}:{self.line}: {self.text}"
 
