@@ -1,6 +1,6 @@
 # Everything runs from a fresh clone: the first target that needs the virtual environment makes it.
 .DEFAULT_GOAL := help
-.PHONY: help demo tutorial notebooks test test-slow test-browser check format bench clean
+.PHONY: help demo tutorial notebooks test test-slow test-browser docs check format bench clean
 
 # The first Python of 3.11 or newer that really starts (a version manager's stub may exist and refuse).
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python; do \
@@ -60,6 +60,9 @@ test-browser: $(INSTALLED)  ## the tests of the service's page, in chromium, whi
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[browser]'
 	CHROMIUM="$${CHROMIUM:-$$(command -v chromium)}" $(BIN)/python -m pytest -m "browser and not slow" $(PYTEST)
 
+docs: $(INSTALLED)  ## the documentation as a site, every link checked; prints where it is
+	@$(BIN)/python docs/build.py
+
 check: $(INSTALLED)  ## formatter, linter, types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -72,6 +75,6 @@ format: $(INSTALLED)  ## rewrites the files as `make check` wants them
 bench: $(INSTALLED)  ## the benchmarks
 	$(BIN)/python -m benchmarks
 
-clean:  ## removes the virtual environments, caches, the demo and the tutorial
-	rm -rf .venv .venv-demo demo tutorial notebooks/executed dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean:  ## removes the virtual environments, caches, the demo, the tutorial, executed notebooks and the documentation's site
+	rm -rf .venv .venv-demo demo tutorial notebooks/executed build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

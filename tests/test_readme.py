@@ -1,4 +1,4 @@
-"""What the README and the guide say is done as they say it."""
+"""What the README and the pages about recipes say is done as they say it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,10 +23,12 @@ from showtell.config import (
     TrainingConfig,
     describe_fields,
 )
+from showtell.decoders.registry import DECODERS
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-GUIDE = (ROOT / "docs" / "guide.md").read_text(encoding="utf-8")
+RECIPES = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+DECODER_PAGE = (ROOT / "docs" / "decoders.md").read_text(encoding="utf-8")
 
 
 def blocks(language: str) -> list[str]:
@@ -115,7 +118,7 @@ def test_the_readmes_make_targets_exist() -> None:
         )
 
 
-def test_the_guide_lists_every_key_with_its_meaning() -> None:
+def test_the_pages_list_every_key_with_its_meaning() -> None:
     for section, cls in (
         ("encoder", EncoderConfig),
         ("text", TextConfig),
@@ -124,15 +127,26 @@ def test_the_guide_lists_every_key_with_its_meaning() -> None:
         ("fine_tuning", FineTuningConfig),
         ("self_critical", SelfCriticalConfig),
     ):
-        meanings = describe_fields(cls)
-        for field in dataclasses.fields(cls):
-            value = field.default
-            shown = (
-                f'"{value}"'
-                if isinstance(value, str)
-                else str(value).lower()
-                if isinstance(value, bool)
-                else value
-            )
-            row = f"| `{section}.{field.name}` | `{shown}` | {meanings[field.name]} |"
-            assert row in GUIDE, f"docs/guide.md lacks or misstates: {row}"
+        assert [row for row in describe_rows(section, cls) if row not in RECIPES] == [], "docs/recipes.md"
+    for kind, (cls, _) in DECODERS.items():
+        table = "\n".join(
+            [f"| `{kind}` | default | meaning |", "|---|---|---|", *describe_rows("decoder", cls)]
+        )
+        assert table in DECODER_PAGE, f"docs/decoders.md lacks or misstates:\n{table}"
+
+
+def describe_rows(section: str, cls: type[Any]) -> list[str]:
+    """The rows of a table of keys, from the configuration itself."""
+    meanings = describe_fields(cls)
+    rows = []
+    for field in dataclasses.fields(cls):
+        value = field.default
+        shown = (
+            f'"{value}"'
+            if isinstance(value, str)
+            else str(value).lower()
+            if isinstance(value, bool)
+            else value
+        )
+        rows.append(f"| `{section}.{field.name}` | `{shown}` | {meanings[field.name]} |")
+    return rows
