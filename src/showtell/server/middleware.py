@@ -28,6 +28,7 @@ SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
 }
 PROTECTED = ("/v1/", "/wowme", "/metrics")  # what needs a key, where there are keys
+CAPTIONING = (("POST", "/v1/captions"), ("GET", "/wowme"))  # what needs a place in the queue
 OPEN = ("/healthz", "/readyz")  # what balancers ask, by whatever name or address they have
 LINGER_SECONDS = 1.0  # for a body that nobody wants any more, so that its sender sees why
 LINGER_BYTES = 4 * 1024 * 1024
@@ -200,6 +201,9 @@ class Gate:
         self._check_site(headers, names[0] if names else "")
         if not self._service.keys.open:
             self._check_key(scope, headers)
+        if (scope["method"], path) in CAPTIONING:
+            # Before the body is read and the request is routed: a busy service says so at once, and cheaply.
+            self._service.engine.check_room()
 
     def _check_site(self, headers: Headers, host: str) -> None:
         """Refuses what a page of another site asks for, even if it could not read the answer."""
