@@ -47,6 +47,7 @@ PARSED = {
     "showtell train flickr8k-fast --data flickr8k": "Flickr8k, which is not part of the project",
     "showtell evaluate RUN --data flickr8k": "Flickr8k, which is not part of the project",
     "showtell evaluate compact --data": "Flickr8k and COCO, which are not part of the project; METEOR needs Java",
+    "showtell bulk": "Ray takes half a minute to start; tests/test_bulk_ray.py runs it",
     "torchrun": "processes of their own; tests/test_processes.py starts them",
 }
 PARSED_PROGRAMS = {
@@ -102,7 +103,9 @@ class Place:
         runs = dict.fromkeys(
             ["runs/mine", "runs/one", "runs/two", "runs/three", "tutorial/run"], self._copy_run
         )
-        bundles = dict.fromkeys(["models/flickr8k-fast", "models/flickr8k-best"], self._copy_bundle)
+        bundles = dict.fromkeys(
+            ["models/compact", "models/flickr8k-fast", "models/flickr8k-best"], self._copy_bundle
+        )
         data = dict.fromkeys(["my-pictures", "tutorial/scenes", "flickr8k"], self._copy_data)
         captions = dict.fromkeys(("references.json", "few-references.json"), self._write_coco)
         hypotheses = dict.fromkeys(
@@ -116,6 +119,8 @@ class Place:
             **captions,
             **hypotheses,
             "holiday": self._copy_photographs,
+            "photos": self._copy_photographs,
+            "models/compact-encoder.safetensors": Path.touch,
             "my-site": self._write_site,
             "mine.toml": lambda path: path.write_text(_as_toml(tiny_recipe().to_dict())),
             "last-time": lambda path: (path.touch(), os.utime(path, (0, 0))),
@@ -300,7 +305,7 @@ def check_other(command: Command, words: list[str]) -> None:
         assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), command
     elif words[0] == "pip":
         extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-        known = {"scikit-image", "scikit-learn"}
+        known = {"scikit-image", "scikit-learn", "jupyterlab"}
         for word in words[2:]:
             named = re.fullmatch(r"(?:showtell|\.)(?:\[([a-z,]+)\])?", word)
             assert word in known or named, command
