@@ -47,7 +47,7 @@ document.addEventListener("DOMContentLoaded", () => {
 @contextmanager
 def opened(browser: Browser, service: Served, *, script: str = "", **options: Any) -> Iterator[Page]:
     """Opens the page, and sees to it that nothing fails unseen: no script error, nothing blocked, no other host."""
-    with _watched(browser, (f"{service.url}/", "blob:", "data:"), script, options) as page:
+    with _watched(browser, (f"{service.url}/", "blob:", "data:"), LISTEN + script, options) as page:
         page.goto(service.url)
         page.wait_for_selector("#page:not([hidden])")
         yield page
@@ -82,7 +82,7 @@ def _watched(
     ) as context:
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
-        page.add_init_script(LISTEN + script)
+        page.add_init_script(script)
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         page.on("console", note)
         page.on("request", check_host)

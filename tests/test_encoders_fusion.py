@@ -92,7 +92,7 @@ def test_a_configuration_knows_its_backbones() -> None:
         ({"name": "a + b + a"}, r"has the backbone 'a' twice, .* Received: 'a \+ b \+ a'"),
         (
             {"name": "a + b", "weights": "a.pth"},
-            r"one file for each backbone, joined by ' \+ ', or imagenet or random for all. "
+            r"one file for each backbone, joined by ' \+ ', or imagenet or random or from for all. "
             r"Received: 1 \('a.pth'\) for 2 \('a \+ b'\)",
         ),
         ({"name": "a + b", "weights": "a.pth + b.pth + c.pth"}, r"Received: 3 .* for 2"),

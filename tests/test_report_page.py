@@ -123,7 +123,7 @@ def test_a_link_leads_to_an_image_that_is_filtered_away(page: Page, report: Repo
     link.focus()
     page.keyboard.press("Enter")
     until(page, f"{SHOWN} === '6 images'")
-    assert page.evaluate("document.activeElement.querySelector('h3').textContent") == link.inner_text()
+    assert page.evaluate("document.activeElement.querySelector('h3').textContent") == link.text_content()
 
 
 def test_everything_but_the_filter_is_there_without_a_script(browser: Browser, written: Path) -> None:

@@ -400,6 +400,9 @@ def test_the_log_is_json_and_shows_nothing_of_a_bad_form(exported_model: str, tm
         for body in (b"--xnothing", b"no boundary", b"--x\r\nno header\r\n\r\n--x--"):
             answer = client.post(CAPTIONS, content=body, headers=headers)
             assert (answer.status_code, kind(answer)) == (400, "bad-request")
+        end = time.monotonic() + 30  # a line is written after its answer
+        while service.log_file.read_text().count('"status": 400') < 3 and time.monotonic() < end:
+            time.sleep(0.02)
         first, *lines = service.log_file.read_text().splitlines()
     assert first.startswith("showtell: http://")
     assert [line for line in lines if "event" not in json.loads(line)] == []

@@ -26,7 +26,7 @@ from showtell.errors import ImageError, MissingExtraError, SplitError, TrainingE
 from showtell.files import lock_folder
 from showtell.metrics import score
 from showtell.text import Vocabulary
-from showtell.training import SilentWatcher, teacher_forcing, train, trainer
+from showtell.training import SilentWatcher, teacher_forcing, train, trainer, validation
 from showtell.training.checkpoint import read_checkpoint
 from showtell.training.history import History
 from showtell.training.run_folder import LOCK, RunFolder
@@ -289,7 +289,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, values: list[float]) -> None:
         real = score(references, hypotheses)  # type: ignore[arg-type]
         return replace(real, corpus={**real.corpus, "CIDEr": next(left)})
 
-    monkeypatch.setattr(trainer, "score", give)
+    monkeypatch.setattr(validation, "score", give)
 
 
 def test_the_best_checkpoint_is_kept_and_patience_ends_the_run(
@@ -540,13 +540,13 @@ def test_dev_is_captioned_with_the_beam_of_the_recipe(
     beam: int, tmp_path: Path, features: Path, monkeypatch: pytest.MonkeyPatch, without_plots: None
 ) -> None:
     seen = []
-    caption = trainer.caption_feature_batches
+    caption = validation.caption_feature_batches
 
     def watch(backend: Any, batches: Any, settings: DecodingSettings) -> Any:
         seen.append((settings.method, settings.beam, settings.count))
         return caption(backend, batches, settings)
 
-    monkeypatch.setattr(trainer, "caption_feature_batches", watch)
+    monkeypatch.setattr(validation, "caption_feature_batches", watch)
     recipe = tiny_recipe(training={"epochs": 1, "dev_beam": beam}, decoding={"method": "sample", "count": 4})
     train(recipe, shared_dataset(), tmp_path / "run", features=features)
     assert seen == [("beam", beam, 1)]
