@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
         "ignore", category=FutureWarning, module=r"ray(\.|$)"
     )  # of Ray's, to those who use it
     arguments.threads = arguments.threads or 1
-    captioner = load_captioner(arguments)
+    captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings, count=arguments.count)
     next(captioner.caption([], min_confidence=arguments.min_confidence), None)  # whether it can be asked for
     digest = captioner.digest

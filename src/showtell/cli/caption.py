@@ -166,7 +166,7 @@ def _caption(
     from showtell.intake import Counted
     from showtell.outputs import FileDestination, Record
 
-    captioner = load_captioner(arguments)
+    captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings, count=arguments.count)
     file = destination if isinstance(destination, FileDestination) else None
     if file is not None:
