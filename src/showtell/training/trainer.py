@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -235,10 +234,8 @@ class _Run:
             return DecodedImages(self.encoder, self.training_set, augmentation=changes), DecodedImages(
                 self._encoder_of(self.captioning), self.validation.own
             )
-        # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
-        images = replace(self.dataset, images=self.training_set.images + self.dataset.split("dev").images)
         with self.processes.first_before_others():
-            caches = open_views(images, self.training_set, self.encoder, self.features, self.watcher, changes)
+            caches = open_views(self.dataset, self.encoder, self.features, self.watcher, changes)
         return CachedImages(caches, self.training_set, changes), CachedImages(caches, self.validation.own)
 
     def _is_done(self) -> bool:
