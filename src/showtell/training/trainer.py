@@ -69,7 +69,7 @@ def train(
     include_encoder: bool = False,
     tensorboard: bool = False,
     split_seed: int | None = None,
-    start: Path | None = None,
+    start: Path | Start | None = None,
     watcher: Watcher | None = None,
 ) -> TrainingResult:
     """Trains a recipe and keeps the checkpoint whose captions of dev have the best CIDEr.
@@ -82,7 +82,8 @@ def train(
         resume: go on with the run in `output`.
         include_encoder: copy a frozen encoder's weights into the bundle instead of referencing them.
         tensorboard: also write event files.
-        start: a bundle or a run whose weights a new run begins with; not needed to resume it.
+        start: a bundle or a run whose weights a new run begins with, or one that was read already; not needed to resume
+            it.
         split_seed: that the splits were made with, kept with them in the run; None if they came with the data.
         watcher: is told how it goes.
 
@@ -92,7 +93,7 @@ def train(
         TrainingInterrupted: Ctrl-C; the run was saved.
     """
     with join_processes(choose_device(recipe.training.device)) as processes:
-        beginning = None if start is None else Start.open(start)
+        beginning = start if start is None or isinstance(start, Start) else Start.open(start)
         run = _Run(
             recipe,
             dataset,
