@@ -276,10 +276,7 @@ def test_a_bundle_does_not_run_on_an_engine(exported: Path) -> None:
 def test_a_missing_engine_names_what_to_install(
     engine: str, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
-
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == engine else found(name))
+    monkeypatch.setitem(sys.modules, engine, None)
     with pytest.raises(MissingExtraError, match=f"pip install {wanted}"):
         open_engine(EngineOptions(engine=engine))
     other = next(name for name in ENGINES if name != engine)
