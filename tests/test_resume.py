@@ -37,6 +37,7 @@ from pathlib import Path
 from showtell.data.source import read_dataset
 from showtell.recipes import Recipe
 from showtell.training import SilentWatcher, train
+from showtell.training.history import History
 
 class Killer(SilentWatcher):
     left = int(sys.argv[5])
@@ -46,6 +47,7 @@ class Killer(SilentWatcher):
             if Killer.left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+History.plot = lambda self, path: None
 recipe = Recipe.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 train(recipe, read_dataset(sys.argv[2]), Path(sys.argv[3]), features=Path(sys.argv[4]), watcher=Killer())
 """
