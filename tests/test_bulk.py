@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from showtell.bulk import reading
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import open_place, open_store
 from showtell.bulk.plan import Part, Picture, Shard, cut_shards
@@ -27,6 +28,7 @@ from showtell.bulk.tables import CUT_ABOVE, ROWS, Columns, Table
 from showtell.bulk.work import Job, caption_shard
 from showtell.captioner import Captioner, start_of_batch
 from showtell.errors import DataError, JournalError, ShowtellError, UsageError
+from showtell.images import decode
 from showtell.outputs import Record
 
 
@@ -457,6 +459,44 @@ def test_everything_in_memory(
     found = rows("memory://out")
     assert {name: [one.caption for one in record.captions] for name, record in found.items()} == expected
     assert next(read_results("memory://out")).image == "memory://photos/000.jpg"
+
+
+@pytest.mark.parametrize("kind", ["named", "list", "struct", "tar"])
+def test_files_that_are_too_large_to_be_read_whole_are_rows_with_an_error(
+    kind: str,
+    captioner: Captioner,
+    pictures: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    few = dict(list(pictures.items())[:3])
+    few["big.jpg"] = next(iter(few.values())) + bytes(100_000)
+    for name, content in few.items():
+        memory.pipe_file(f"/photos/{name}", content)
+    if kind == "named":
+        inputs = Inputs(["memory://photos"])
+    elif kind == "list":
+        (tmp_path / "list.txt").write_text("\n".join(f"memory://photos/{name}" for name in few))
+        inputs = Inputs([str(tmp_path / "list.txt")])
+    elif kind == "struct":
+        table = pa.table({"image": [{"bytes": content, "path": name} for name, content in few.items()]})
+        pq.write_table(table.append_column("id", pa.array(list(few))), tmp_path / "a.parquet")
+        inputs = Inputs([str(tmp_path / "a.parquet")], columns=Columns(key="id"))
+    else:
+        inputs = Inputs([str(write_tar(tmp_path / "a.tar", few))])
+    monkeypatch.setattr(decode, "LARGEST_FILE", 99_999)
+    monkeypatch.setattr(reading, "LARGEST_FILE", 99_999)
+    _, given_up = run(captioner, inputs, tmp_path / "out")
+    assert given_up == {}
+    found = rows(tmp_path / "out")
+    assert {name: record.error for name, record in found.items() if record.error} == {
+        "big.jpg": "the file is larger than 99,999 bytes"
+    }
+    assert len(found) == 4
 
 
 @pytest.fixture(scope="module")
