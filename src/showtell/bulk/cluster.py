@@ -16,15 +16,14 @@ from typing import Any, Generic, TypeVar
 import ray
 from ray import exceptions
 
+from showtell.bulk.engine import Failed
 from showtell.errors import DataError, ShowtellError, UsageError
 
 AHEAD = 2  # tasks for each worker: one in work, one that it begins with when that is done
 ATTEMPTS = 3  # workers that a task may cost before it is given up
 _PATIENCE = 5.0  # seconds that a cluster may take to answer
 _POLL = 1.0  # seconds
-_STORE_BYTES = (
-    80 << 20
-)  # Ray's shared memory; tasks and results are small, and this is the least that it takes
+_STORE_BYTES = 80 << 20  # Ray's shared memory: the least that it takes, enough for tasks and small results
 _LOST = (
     exceptions.ActorDiedError,
     exceptions.ActorUnavailableError,
@@ -38,14 +37,15 @@ Task = TypeVar("Task")
 
 
 @contextlib.contextmanager
-def started(address: str | None, *, cpus: int) -> Iterator[int]:
+def started(address: str | None, *, cpus: int, store_bytes: int = 0) -> Iterator[int]:
     """Starts Ray on this machine, or connects to a cluster; gives the number of processors that there are.
 
-    To be called by way of `showtell.bulk.run`, which says before the import of Ray what it is to keep to itself.
+    To be called by way of `showtell.bulk.engine`, which says before the import of Ray what it is to keep to itself.
 
     Args:
         address: of a cluster (HOST:PORT, or "auto" for one on this machine); None starts one for this process alone.
         cpus: that it is to have, where it is started.
+        store_bytes: of shared memory that results take at most, where it is started.
 
     Raises:
         UsageError: nobody answers at this address, or not as Ray does.
@@ -60,7 +60,11 @@ def started(address: str | None, *, cpus: int) -> Iterator[int]:
         }
         if address is None:
             ray.init(
-                "local", num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **options
+                "local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=_STORE_BYTES + store_bytes,
+                **options,
             )
         else:
             ray.init(address, **options)
@@ -94,13 +98,6 @@ def _check_address(address: str) -> None:
             f"--ray-address {address}: nobody answers there ({reason}). Start Ray on that machine (ray start --head), "
             "or leave the option out to start it here."
         ) from None
-
-
-@dataclass(frozen=True)
-class Failed:
-    """Why a task was given up; others were not."""
-
-    reason: str
 
 
 @dataclass

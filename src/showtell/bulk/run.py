@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from showtell.bulk.engine import Failed, Resources, open_pool
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import open_store
 from showtell.bulk.plan import Shard, cut_shards
 from showtell.bulk.results import Finished, Results
 from showtell.bulk.work import CaptionWorker, Job
 from showtell.captioner import BATCH
-from showtell.errors import UsageError
 from showtell.outputs import Record
-from showtell.runtime import EngineOptions
-from showtell.telemetry import refuse_telemetry
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a job may use.
-
-    Args:
-        address: of a Ray cluster; None starts Ray on this machine.
-        workers: how many; 0 is as many as there are processors for.
-        threads: of the processor, for each worker.
-    """
-
-    address: str | None = None
-    workers: int = 0
-    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -82,9 +62,6 @@ def run_bulk(
         ShowtellError: the input, the options or the folder of results cannot be used.
         OSError: rows cannot be written, as on a full disk.
     """
-    import_ray_safely(resources.address)
-    from showtell.bulk.cluster import Failed, Pool, started
-
     began = time.monotonic()
     shard_size = -(-shard_size // BATCH) * BATCH
     store = open_store(job.output)
@@ -102,13 +79,7 @@ def run_bulk(
         given_up: dict[int, str] = {}
         rows = failed = lost = 0
         if first is not None:
-            cpus = (resources.workers or EngineOptions().thread_count) * resources.threads
-            if resources.address is None and not resources.workers:
-                cpus = max(EngineOptions().thread_count, resources.threads)
-            with started(resources.address, cpus=cpus) as there:
-                pool: Pool[Shard] = Pool(
-                    CaptionWorker, (job,), count=_count_workers(resources, there), threads=resources.threads
-                )
+            with open_pool(CaptionWorker, (job,), resources) as pool:
                 progress(reused, results.plan.images)
                 shards = _chain(first, missing)
                 try:
@@ -134,24 +105,6 @@ def run_bulk(
         )
 
 
-def import_ray_safely(address: str | None) -> None:
-    """Sets what Ray reads when it is imported: it reports nothing, and where it is started here, it obeys nobody else.
-
-    Ray listens on all networks of the machine and runs whatever it is sent. A secret that only this process and its
-    children know keeps everybody else out.
-
-    Args:
-        address: of a cluster that runs; whoever started that decides who may use it.
-    """
-    refuse_telemetry()
-    if address is None and "ray" not in sys.modules:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        os.environ.setdefault(
-            "RAY_worker_niceness", "0"
-        )  # Ray's 15 would let anything else have the processor first
-
-
 def describe_job(inputs: Inputs, job: Job, shard_size: int) -> dict[str, Any]:
     """Returns what rows depend on: a later run goes on only with the same."""
     return {
@@ -168,15 +121,6 @@ def describe_job(inputs: Inputs, job: Job, shard_size: int) -> dict[str, Any]:
         "alt_text": job.alt_text,
         "min_confidence": job.min_confidence,
     }
-
-
-def _count_workers(resources: Resources, cpus: int) -> int:
-    possible = cpus // resources.threads
-    if possible < 1:
-        raise UsageError(
-            f"Ray has {cpus} processors, and a worker was to have {resources.threads} threads. Use fewer --threads."
-        )
-    return resources.workers or possible
 
 
 def _records(result: Finished) -> list[Record]:
