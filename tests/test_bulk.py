@@ -19,11 +19,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from showtell.bulk import reading
+from showtell.bulk import reading, work
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import open_place, open_store
 from showtell.bulk.plan import Part, Picture, Shard, cut_shards
-from showtell.bulk.results import Results, read_results
+from showtell.bulk.results import Finished, Results, read_results
 from showtell.bulk.tables import CUT_ABOVE, ROWS, Columns, Table
 from showtell.bulk.work import Job, caption_shard
 from showtell.captioner import Captioner, start_of_batch
@@ -98,7 +98,8 @@ def run(
             if done == stop_after:
                 return results, given_up  # as if killed: no manifest
             try:
-                results.add(caption_shard(captioner, shard, job, store).entry)
+                *_, finished = caption_shard(captioner, shard, job, store)
+                results.add(finished.entry)
             except DataError as error:
                 given_up[shard.number] = str(error)
         results.finish()
@@ -244,10 +245,35 @@ def test_rows_of_named_images_are_those_of_one_run_bit_for_bit(
     with store.hold():
         results.begin({}, cut_shards(Inputs([str(folder)]).pieces(), 16), tuple)
         for shard in results.missing():
-            results.add(caption_shard(captioner, shard, job, store).entry)
+            *_, finished = caption_shard(captioner, shard, job, store)
+            results.add(finished.entry)
         results.finish()
     assert list(read_results(job.output)) == plain
     assert len(results.entries) == 2
+
+
+def test_a_worker_says_how_far_it_is(
+    captioner: Captioner, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_OFTEN", 0.0)
+    job = Job(
+        None,
+        "",
+        "auto",
+        "auto",
+        1,
+        captioner.settings,
+        0.0,
+        False,
+        Columns(),
+        "parquet",
+        str(tmp_path / "out"),
+    )
+    [shard] = cut_shards(Inputs([str(folder)]).pieces(), 64)
+    *counts, finished = caption_shard(captioner, shard, job, open_store(job.output))
+    assert counts == list(range(1, 21))
+    assert isinstance(finished, Finished)
+    assert finished.entry.rows == 20
 
 
 # Going on

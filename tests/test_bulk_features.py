@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -99,7 +98,8 @@ class Workers:
         team = [EncodeWorker(job), EncodeWorker(job)]
         chunks = [wanted[start : start + size] for start in range(0, len(wanted), size)]
         for number, chunk in reversed(list(enumerate(chunks))):
-            yield pickle.loads(pickle.dumps(team[number % 2].run(chunk)))
+            [batch] = team[number % 2].run(chunk)
+            yield pickle.loads(pickle.dumps(batch))
 
 
 def test_batches_of_others_in_any_order_give_the_same_cache(dataset: Dataset, tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_machine_with_other_weights_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SHOWTELL_WEIGHTS", str(tmp_path / "one"))
     record = EncoderRecord.of(build_encoder(replace(TINY, weights="weights.safetensors")))
     monkeypatch.setenv("SHOWTELL_WEIGHTS", str(tmp_path / "other"))
-    assert EncodeWorker(EncodeJob(record, 4, 1, 1)).ready() == os.getpid()  # the folder is in the record
+    EncodeWorker(EncodeJob(record, 4, 1, 1))  # the folder is in the record
     (tmp_path / "one").rename(tmp_path / "elsewhere")
     message = (
         r"A worker on the machine .*: The encoder's weights were not found: weights\.safetensors with sha256"
@@ -195,25 +195,22 @@ def test_an_address_where_no_ray_is(folder: Path, tmp_path: Path, capsys: Captur
 @contextlib.contextmanager
 def begun(folder: Path, cache: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     """An extraction on Ray that has finished a batch and goes on."""
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-m", "showtell", *words(folder, cache, "--ray", "--ray-workers", "2", *more)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while (
-            not (cache / "journal.jsonl").exists() or (cache / "journal.jsonl").read_bytes().count(b"\n") < 2
-        ):
-            assert process.poll() is None, process.communicate()
-            assert time.monotonic() < deadline, "it never finished a batch"
-            time.sleep(0.01)
-        yield process
-    finally:
-        if process.poll() is None:
+    ) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE
+            journal = cache / "journal.jsonl"
+            while not journal.exists() or journal.read_bytes().count(b"\n") < 2:
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < deadline, "it never finished a batch"
+                time.sleep(0.01)
+            yield process
+        finally:
             process.kill()
-        process.communicate()
 
 
 def test_features_on_ray_are_those_of_one_process(plain: Path, folder: Path, tmp_path: Path) -> None:
@@ -255,7 +252,7 @@ def test_a_kill_loses_and_doubles_nothing(victim: str, photographs: list[Path], 
     if victim == "driver":
         with pytest.raises(CacheError, match="interrupted after"):
             FeatureCache.open(tmp_path / "cache")
-        assert not psutil.wait_procs(family, timeout=60)[1]  # nothing of the first run goes on
+        assert not psutil.wait_procs(family, timeout=150)[1]  # Ray's own agents wait for a minute
     for cache in ("cache", "plain"):
         assert main(words(folder, tmp_path / cache)) == 0
     if victim == "worker":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import secrets
 import sys
 from collections.abc import Iterator
@@ -57,6 +58,13 @@ class Failed:
     """Why a task was given up; others were not."""
 
     reason: str
+
+
+def name_place() -> str:
+    """Returns where a worker of Ray works: its machine, and Ray's node, of which a machine may have several."""
+    import ray
+
+    return f"{platform.node()} (node {ray.get_runtime_context().get_node_id()[:8]})"
 
 
 @contextlib.contextmanager

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import warnings
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from showtell.bulk.engine import Failed, Resources, open_pool
+from showtell.bulk.engine import Failed, Resources, name_place, open_pool
 from showtell.encoders import Encoder
 from showtell.encoders.batches import Batch, Wanted, compute_batches, read_picture
 from showtell.encoders.elsewhere import EncoderRecord
@@ -49,15 +49,13 @@ class EncodeWorker:
         except EncoderError as error:
             raise EncoderError(f"A worker on the machine {platform.node()}: {error}") from None
 
-    def ready(self) -> int:
-        """Returns the number of its process, once the encoder is built."""
-        return os.getpid()
+    def ready(self) -> str:
+        """Returns where it works, once the encoder is built."""
+        return name_place()
 
-    def run(self, wanted: Sequence[Wanted]) -> Batch:
+    def run(self, wanted: Sequence[Wanted]) -> Iterator[Batch]:
         """Computes one batch."""
-        batches = compute_batches(self._encoder, wanted, size=self._job.size, workers=self._job.workers)
-        with contextlib.closing(batches):
-            return next(batches)
+        yield from compute_batches(self._encoder, wanted, size=self._job.size, workers=self._job.workers)
 
 
 class RayBatches:
@@ -70,6 +68,7 @@ class RayBatches:
     def __init__(self, resources: Resources) -> None:
         self._resources = resources
         self.lost_workers = 0  # whose batches were done again
+        self.done: Counter[str] = Counter()  # images, by where they were done
 
     def __call__(
         self, encoder: Encoder, wanted: Sequence[Wanted], *, size: int, workers: int
@@ -89,11 +88,12 @@ class RayBatches:
         with open_pool(EncodeWorker, (job,), self._resources, result_bytes=result_bytes) as pool:
             try:
                 with contextlib.closing(pool.run(_cut(wanted, size))) as results:
-                    for task, result in results:
+                    for task, result, place in results:
                         if isinstance(result, Failed):
                             given_up.append((task[0].image_id, result.reason))
                             continue
                         _confirm(encoder, [one for one in task if one.image_id in result.bad], result)
+                        self.done[place] += len(result)
                         yield result
             finally:
                 self.lost_workers += pool.lost

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ class Report:
     failed: int  # of them, with an error
     given_up: dict[int, str]  # shards whose input could not be read, and why
     lost_workers: int
+    done: Mapping[str, int]  # images of this run, by where they were done
     seconds: float
 
 
@@ -75,33 +77,48 @@ def run_bulk(
             say(f"the rows of {len(torn):,} finished shards are gone or torn; these are done again")
         missing = results.missing(retry_failed=retry_failed)
         first = next(missing, None)
-        reused = sum(entry.rows for entry in results.entries.values())
+        again = {entry.shard for entry in results.entries.values() if retry_failed and entry.failed}
+        reused = sum(entry.rows for entry in results.entries.values() if entry.shard not in again)
         given_up: dict[int, str] = {}
         rows = failed = lost = 0
+        done: Counter[str] = Counter()
+
+        def show() -> None:
+            progress(reused + rows + pool.under_way, results.plan.images)
+
         if first is not None:
             with open_pool(CaptionWorker, (job,), resources) as pool:
-                progress(reused, results.plan.images)
+                show()
                 shards = _chain(first, missing)
                 try:
-                    with contextlib.closing(pool.run(shards)) as finished:
-                        for shard, result in finished:
+                    with contextlib.closing(pool.run(shards, advanced=show)) as finished:
+                        for shard, result, place in finished:
                             if isinstance(result, Failed):
                                 given_up[shard.number] = result.reason
+                                if shard.number in again:  # the rows that it had stay
+                                    reused += results.entries[shard.number].rows
                                 say(f"error: shard {shard.number}: {result.reason}")
                                 continue
-                            before = results.entries.get(shard.number)
                             results.add(result.entry)
                             rows, failed = rows + result.entry.rows, failed + result.entry.failed
-                            reused -= before.rows if before is not None else 0
                             on_shard(result.entry.rows, result.entry.failed, _records(result))
-                            progress(reused + rows, results.plan.images)
+                            done[place] += result.entry.rows
+                            show()
                 finally:
                     lost = pool.lost
                     with contextlib.suppress(OSError):  # done/ has it, too
                         results.finish()
         complete = results.finish()
         return Report(
-            complete, results.plan.shards, reused, rows, failed, given_up, lost, time.monotonic() - began
+            complete,
+            results.plan.shards,
+            reused,
+            rows,
+            failed,
+            given_up,
+            lost,
+            done,
+            time.monotonic() - began,
         )
 
 

@@ -12,7 +12,7 @@ from showtell.cli.decoding_options import add_decoding_options, read_decoding_se
 from showtell.cli.engine_options import add_engine_options, add_model_option, load_captioner
 from showtell.cli.output import log
 from showtell.cli.progress import show_progress
-from showtell.cli.ray_options import add_ray_address, require_ray, without_chatter
+from showtell.cli.ray_options import add_ray_address, log_workers, require_ray, without_chatter
 from showtell.errors import Interrupted
 
 if TYPE_CHECKING:
@@ -168,12 +168,8 @@ def _sum_up(report: Report, output: str) -> None:
         f" in {report.seconds:,.0f} s ({report.rows / report.seconds:,.1f} a second)" if report.rows else ""
     )
     before = f"; {report.reused:,} were done before" if report.reused else ""
-    lost = (
-        f"; {report.lost_workers:,} workers died, and their work was done again"
-        if report.lost_workers
-        else ""
-    )
-    log(f"captioned {report.rows:,} images{speed}{before}{lost}")
+    log(f"captioned {report.rows:,} images{speed}{before}")
+    log_workers(report.lost_workers, report.done)
     if report.complete:
         log(f"{output} is complete: {report.rows + report.reused:,} rows in {report.shards:,} shards")
         return

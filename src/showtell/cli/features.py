@@ -9,7 +9,7 @@ from showtell.cli.arguments import Commands, add_command, integer, one_of, writa
 from showtell.cli.data_options import add_data_options, read_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import show_progress
-from showtell.cli.ray_options import add_ray_address, require_ray, without_chatter
+from showtell.cli.ray_options import add_ray_address, log_workers, require_ray, without_chatter
 from showtell.errors import UsageError, require_framework
 
 if TYPE_CHECKING:
@@ -134,8 +134,8 @@ def run(arguments: argparse.Namespace) -> int:
                 "skipped": len(report.skipped),
             }
         )
-    if on_ray is not None and on_ray.lost_workers:
-        log(f"{on_ray.lost_workers:,} workers died, and their work was done again")
+    if on_ray is not None:
+        log_workers(on_ray.lost_workers, on_ray.done)
     return 1 if skipped else 0
 
 

@@ -6,9 +6,10 @@ import argparse
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from showtell.cli.output import log
 from showtell.errors import require_packages
 
 
@@ -32,3 +33,12 @@ def without_chatter() -> Iterator[None]:
     """Keeps off standard output what Ray prints there of its workers: losses are counted, and said at the end."""
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
+
+
+def log_workers(lost: int, done: Mapping[str, int]) -> None:
+    """Says how many workers died, and, where they were in several places, how many images were done in each."""
+    if lost:
+        log(f"{lost:,} workers died, and their work was done again")
+    if len(done) > 1:
+        places = ", ".join(f"{place} {count:,}" for place, count in sorted(done.items()))
+        log(f"spread over {len(done):,} nodes: {places}")
