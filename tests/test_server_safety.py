@@ -377,7 +377,9 @@ def bearer(key: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize(
-    "header", ["", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xff"]
+    "header",
+    ["", "Bearer", "Bearer wrong", f"Basic {KEY}", f"Bearer {KEY}x", "Bearer \xff"],
+    ids=["nothing", "no key", "another word", "another scheme", "one letter more", "no ASCII"],
 )
 def test_without_a_good_key_nothing_is_said(keyed: Served, header: str) -> None:
     headers = {"Authorization": header.encode("latin-1")} if header else {}
