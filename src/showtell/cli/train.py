@@ -47,8 +47,8 @@ def add_parser(commands: Commands) -> None:
         "--old-data",
         metavar="DATA",
         type=existing,
-        help="with --from: a data set that MODEL was good at; both captioners are scored on its dev split in the "
-        "end, which shows what was forgotten",
+        help="with --from: the data set that MODEL was trained on, split as that run split it; some of train is learnt "
+        "again (training.rehearsal), and both captioners are scored on dev in the end, which shows what was forgotten",
     )
     parser.add_argument(
         "--features",
@@ -120,6 +120,7 @@ def run(arguments: argparse.Namespace) -> int:
             include_encoder=arguments.include_encoder,
             tensorboard=arguments.tensorboard,
             start=arguments.start,
+            old_data=old_data,
             split_seed=arguments.split_seed if arguments.unsplit == "split" else None,
             watcher=watcher,
         )
@@ -131,15 +132,21 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
-    from showtell.data import read_dataset
+    """Returns the data that the captioner of --from comes from, split as it was for its training."""
+    from showtell.data import apply_splits, load_splits, read_dataset
 
     if arguments.old_data is None:
         return None
     if arguments.start is None:
         raise UsageError(
-            "--old-data tells what the captioner of --from MODEL has forgotten. Give --from, or leave it out."
+            "--old-data is what the captioner of --from MODEL was trained on. Give --from, or leave it out."
         )
-    return read_dataset(arguments.old_data).split("dev")
+    dataset = read_dataset(arguments.old_data)
+    splits = arguments.start / "splits.json"
+    if splits.is_file():
+        dataset = apply_splits(dataset, load_splits(splits).splits, unlisted="drop")
+    dataset.split("dev")  # what is missing is said now, and not after the training
+    return dataset
 
 
 def _measure_forgetting(arguments: argparse.Namespace, after: Path, old_data: Dataset) -> None:
