@@ -124,10 +124,10 @@ def model(tiny_bundle: Path) -> str:
 @pytest.fixture(scope="session")
 def exported_model(tiny_bundle: Path) -> str:
     """The same captioner exported: for processes of their own, which it saves from loading torch."""
-    from showtell.exporter import export_model
+    from tiny_runs import export_quickly
 
     folder = tiny_bundle.with_name("tiny-exported")
-    export_model(tiny_bundle, folder)
+    export_quickly(tiny_bundle, folder)
     return str(folder)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from skimage import data
 from showtell.captioner import CaptionedPicture, Captioner
 from showtell.consensus import Arrays, Consensus, build_consensus
 from showtell.decoding import DecodingSettings
-from showtell.exporter import export_model
 from showtell.runtime import PortableBackend
 from showtell.runtime.engine import Network
 
@@ -68,12 +66,9 @@ def make_jobs() -> list[Job]:
 
 
 @pytest.fixture(scope="module")
-def places(tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def places(tiny_bundle: Path, exported_model: str) -> dict[str, Path]:
     """The same captioner as a bundle and exported."""
-    folder = tmp_path_factory.mktemp("shared") / "exported"
-    export_model(tiny_bundle, folder)
-    yield {"torch": tiny_bundle, "openvino": folder, "onnxruntime": folder}
-    shutil.rmtree(folder)
+    return {"torch": tiny_bundle, "openvino": Path(exported_model), "onnxruntime": Path(exported_model)}
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from showtell.confidence import Calibration, Confidence, Said, fit_confidence, m
 from showtell.data.drawn import write_drawn_dataset
 from showtell.errors import BundleError, UsageError
 from showtell.packing import compress
-from tiny_runs import shared_dataset, trained_run
+from tiny_runs import export_quickly, shared_dataset, trained_run
 
 WORDS = ("a", "red", "dog", "with", "ball", "tree", "house", "boat")
 FITTED = Confidence((0.5, 1.0, 0.1, -0.5, 0.2), (0.1, 1.0, 0.2, -0.1))
@@ -186,17 +186,16 @@ def test_a_least_confidence_is_from_0_to_1(exported_model: str, wrong: float) ->
 
 
 def test_an_export_in_float32_keeps_it_and_one_in_8_bits_does_not(bundle: Path, tmp_path: Path) -> None:
-    from showtell.exporter import export_model
     from showtell.portable import load_portable
 
     store_confidence(bundle, "bundle.json", FITTED)
-    export_model(bundle, tmp_path / "float32")
+    export_quickly(bundle, tmp_path / "float32")
     assert load_portable(tmp_path / "float32").confidence == FITTED
     picture = Image.new("RGB", (64, 64), (200, 30, 30))
     [result] = Captioner.load(tmp_path / "float32", engine="onnxruntime").caption([picture])
     assert result.captions[0].confidence is not None
     paths = [image.path for image in shared_dataset().images]
-    export_model(bundle, tmp_path / "int8", calibrate=paths)
+    export_quickly(bundle, tmp_path / "int8", calibrate=paths)
     assert load_portable(tmp_path / "int8").confidence is None
 
 

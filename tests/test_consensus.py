@@ -22,7 +22,7 @@ from showtell.errors import BundleError, ConfigError, UsageError
 from showtell.metrics import CorpusIdf, score
 from showtell.text import Vocabulary
 from showtell.training import train
-from tiny_runs import POOLING, scratch_folder, shared_dataset, tiny_recipe
+from tiny_runs import POOLING, export_quickly, scratch_folder, shared_dataset, tiny_recipe
 
 SAID = [
     ["a dog runs", "the dog runs fast"],
@@ -272,9 +272,7 @@ def load_bundle_folder(run: Path) -> Path:
 
 def test_an_exported_captioner_asks_the_same_people(trained: Path, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
-    from showtell.exporter import export_model
-
-    export_model(trained, tmp_path / "exported")
+    export_quickly(trained, tmp_path / "exported")
     pictures = dev(shared_dataset())
     ours = [picture.text for picture in Captioner.load(trained).caption(pictures)]
     portable = Captioner.load(tmp_path / "exported", precision="float32")

@@ -18,7 +18,7 @@ from showtell.errors import ConfigError, UsageError
 from showtell.text import Vocabulary
 from test_decoding import FIRST_WORD, SPECIAL, ToyStepper
 from test_decoding_constraints import WORDS, keeps, spell
-from tiny_runs import scratch_folder, shared_dataset, trained_run
+from tiny_runs import exported_run, shared_dataset, trained_run
 
 # ---------------------------------------------------------------- settings and messages
 
@@ -219,12 +219,8 @@ def test_an_ensemble_and_an_exported_captioner_say_what_they_must() -> None:
     assert check_captions(Captioner.load([trained_run(), trained_run()])) == alone
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
-    from showtell.exporter import export_model
-
-    folder = scratch_folder() / "constrained-export"
-    export_model(trained_run(), folder)
-    assert check_captions(Captioner.load(folder, engine="openvino")) == alone
-    assert check_captions(Captioner.load(folder, engine="onnxruntime")) == alone
+    for engine in ("openvino", "onnxruntime"):
+        assert check_captions(Captioner.load(exported_run(), engine=engine)) == alone
 
 
 def test_the_command_line_includes_and_excludes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ import pytest
 from docs_commands import ROOT, Command, find_commands, find_inline, find_pages, find_shell_lines
 from served import Served, serving
 from showtell.cli.main import build_parser, main
-from tiny_runs import draw_dataset, scratch_folder, tiny_recipe
+from tiny_runs import draw_dataset, encoders_written_once, scratch_folder, tiny_recipe
 
 # Pages of which no command runs.
 RECORDS = {
@@ -273,7 +273,7 @@ def call(command: Command, words: list[str], place: Place) -> None:
         shutil.copytree(made, place.folder / words[words.index("--output") + 1])
         return
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with contextlib.redirect_stdout(printed), encoders_written_once():
         code = main(_shrink(words))
     assert code == 0, command
     if words[0] == "export":

@@ -1,11 +1,10 @@
 from __future__ import annotations
 
-import builtins
 import io
 import itertools
 import random
+import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -190,14 +189,7 @@ def test_a_distance_that_makes_no_sense_is_refused(max_distance: int) -> None:
 def test_without_imagehash_the_message_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, photographs: list[Path]
 ) -> None:
-    real_import = builtins.__import__
-
-    def refuse(name: str, *arguments: Any, **keywords: Any) -> Any:
-        if name == "imagehash":
-            raise ImportError(name)
-        return real_import(name, *arguments, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.setitem(sys.modules, "imagehash", None)
     with pytest.raises(
         MissingExtraError, match=r"near-duplicate images needs.*'imagehash'.*showtell\[train\]"
     ):

@@ -23,7 +23,15 @@ from showtell.errors import ShowtellError, UsageError, VocabularyError
 from showtell.text import Vocabulary
 from showtell.training.model import CaptionModel, build_decoder, make_bundle
 from test_decoding import FIRST_WORD, SPECIAL, ScriptedStepper, ToyStepper, next_log_probs
-from tiny_runs import POOLING, Settings, scratch_folder, shared_dataset, tiny_recipe, trained_run
+from tiny_runs import (
+    POOLING,
+    Settings,
+    exported_run,
+    scratch_folder,
+    shared_dataset,
+    tiny_recipe,
+    trained_run,
+)
 
 METHODS = (
     DecodingSettings(method="greedy", max_steps=8),
@@ -264,14 +272,11 @@ def test_members_that_look_at_other_cells_tell_nothing_and_say_so(
     assert len(Captioner.load([trained_run(), cropping]).notes) == 1
 
 
-def test_an_exported_captioner_and_a_bundle_caption_together(tmp_path: Path) -> None:
+def test_an_exported_captioner_and_a_bundle_caption_together() -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    from showtell.exporter import export_model
-
-    export_model(trained_run(), tmp_path / "exported")
     alone = Captioner.load(trained_run())
-    both = Captioner.load([tmp_path / "exported", renumbered_bundle()])
+    both = Captioner.load([exported_run(), renumbered_bundle()])
     settings = DecodingSettings(beam=3, max_steps=8)
     expected = [picture.captions[0] for picture in alone.caption(paths(), settings)]
     found = [picture.captions[0] for picture in both.caption(paths(), settings)]

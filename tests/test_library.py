@@ -23,7 +23,7 @@ from showtell.cli.models import describe_search
 from showtell.errors import BundleError, MissingExtraError
 from showtell.files import digest_file
 from showtell.library import bundled_names, is_name, list_models, locate_model
-from tiny_runs import scratch_folder, trained_run
+from tiny_runs import exported_run, trained_run
 
 VERSION = "0123456789abcdef0123456789abcdef01234567"
 Capture = pytest.CaptureFixture[str]
@@ -85,18 +85,9 @@ class _Answer(http.server.BaseHTTPRequestHandler):
         pass
 
 
-def exported() -> Path:
-    from showtell.exporter import export_model
-
-    folder = scratch_folder() / "library-export"
-    if not folder.exists():
-        export_model(trained_run(include_encoder=True), folder)
-    return folder
-
-
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    files = {path.name: path.read_bytes() for path in exported().iterdir()}
+    files = {path.name: path.read_bytes() for path in exported_run().iterdir()}
     files |= {"weights.bin": b"a pickle", "setup.py": b"import os", "README.md": b"# A captioner"}
     server = Hub(files)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -129,7 +120,7 @@ def test_a_folder_is_itself(tmp_path: Path) -> None:
 
 
 def test_what_comes_along_is_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(exported(), tmp_path / "bundled" / "mini")
+    shutil.copytree(exported_run(), tmp_path / "bundled" / "mini")
     (tmp_path / "bundled" / "no-model").mkdir()
     monkeypatch.setattr(library, "BUNDLED", tmp_path / "bundled")
     assert bundled_names() == ["mini"]
@@ -144,7 +135,7 @@ def test_what_comes_along_is_found_by_name(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_folder_here_comes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(exported(), tmp_path / "bundled" / "mini")
+    shutil.copytree(exported_run(), tmp_path / "bundled" / "mini")
     monkeypatch.setattr(library, "BUNDLED", tmp_path / "bundled")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mini").mkdir()
@@ -159,11 +150,11 @@ def test_a_model_is_fetched_once_and_then_used_without_a_network(hub: Hub, tmp_p
     folder = locate_model("hub:somebody/captioner")
     assert folder.is_relative_to(tmp_path / "cache" / "hub")
     assert {file.name for file in folder.iterdir()} == {
-        *(file.name for file in exported().iterdir()),
+        *(file.name for file in exported_run().iterdir()),
         "README.md",
     }
     [ours] = Captioner.load("hub:somebody/captioner").caption([Image.new("RGB", (64, 64), (200, 40, 40))])
-    [theirs] = Captioner.load(exported()).caption([Image.new("RGB", (64, 64), (200, 40, 40))])
+    [theirs] = Captioner.load(exported_run()).caption([Image.new("RGB", (64, 64), (200, 40, 40))])
     assert ours.text == theirs.text
     hub.asked.clear()
     assert locate_model("hub:somebody/captioner") == folder
@@ -172,7 +163,7 @@ def test_a_model_is_fetched_once_and_then_used_without_a_network(hub: Hub, tmp_p
 
 
 def test_a_digest_is_demanded(hub: Hub) -> None:
-    digest = digest_file(exported() / "portable.json")
+    digest = digest_file(exported_run() / "portable.json")
     assert locate_model(f"hub:somebody/captioner#{digest}") == locate_model(
         f"hub:somebody/captioner#{digest[:12]}"
     )
@@ -260,7 +251,7 @@ def test_models_are_listed(
     monkeypatch.setattr(library, "BUNDLED", tmp_path / "bundled")
     assert main(["models"]) == 0
     assert "no captioner comes with this installation" in capsys.readouterr().err
-    shutil.copytree(exported(), tmp_path / "bundled" / "mini")
+    shutil.copytree(exported_run(), tmp_path / "bundled" / "mini")
     locate_model("hub:somebody/captioner")
     assert [one.name for one in list_models()] == ["mini", f"hub:somebody/captioner@{VERSION}"]
     assert main(["models"]) == 0
@@ -270,7 +261,7 @@ def test_models_are_listed(
     assert "as training found them by the search that is named" in output.err
     assert first.split()[0] == "mini"
     assert second.split()[0] == f"hub:somebody/captioner@{VERSION}"
-    dev = json.loads((exported() / "portable.json").read_text())["scores"]["dev"]
+    dev = json.loads((exported_run() / "portable.json").read_text())["scores"]["dev"]
     assert first.split()[2:4] == [f"{100 * dev[key]:.1f}" for key in ("CIDEr", "Bleu_4")]
     assert first.split()[4] == describe_search(dev["beam"])
     assert [describe_search(beam) for beam in (None, 1, 3)] == ["-", "greedy", "beam-3"]
@@ -284,7 +275,7 @@ def test_models_are_listed(
 def test_a_command_takes_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     from tiny_runs import shared_dataset
 
-    shutil.copytree(exported(), tmp_path / "bundled" / "mini")
+    shutil.copytree(exported_run(), tmp_path / "bundled" / "mini")
     monkeypatch.setattr(library, "BUNDLED", tmp_path / "bundled")
     data = next(iter(shared_dataset().images)).path.parent.parent
     words = ["evaluate", "mini", "--data", str(data), "--split", "dev", "--no-overlap"]

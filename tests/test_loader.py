@@ -145,3 +145,20 @@ def test_silence_is_the_default(features: Path) -> None:
     recipe = tiny_recipe()
     encoder = build_encoder(recipe.encoder, seed=recipe.training.seed)
     Loader(recipe, shared_dataset(), encoder, Vocabulary(["a"]), features=features, watcher=Told())
+
+
+@pytest.mark.usefixtures("without_plots")
+def test_training_finds_what_the_loader_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the user's cache folder, where nobody names the cache."""
+    monkeypatch.setenv("SHOWTELL_CACHE", str(tmp_path / "cache"))
+    open_loader(tiny_recipe(training={"epochs": 1}), None)
+    stages: list[str] = []
+
+    class Stages(SilentWatcher):
+        def stage(self, description: str, total: int, unit: str) -> None:
+            stages.append(description)
+
+    train(tiny_recipe(training={"epochs": 1}), shared_dataset(), tmp_path / "run", watcher=Stages())
+    assert stages
+    assert "features" not in stages
+    assert len(list((tmp_path / "cache" / "features").iterdir())) == 1

@@ -128,9 +128,7 @@ def drawing(**training: Any) -> Recipe:
 RECIPES = {"even": even, "norms": norms, "drawing": drawing}
 
 
-@pytest.fixture(autouse=True)
-def _plain(without_plots: None) -> None:
-    pass
+pytestmark = pytest.mark.usefixtures("without_plots")
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,6 @@ from showtell.encoders.zoo import check_backbone
 from showtell.errors import ConfigError
 from showtell.recipes import Recipe, list_recipes, list_sequels, load_recipe
 from showtell.training import SilentWatcher, train
-from showtell.training.history import History
 from tiny_runs import draw_dataset
 
 RECIPES = {
@@ -126,6 +125,7 @@ class StepCounter(SilentWatcher):
         self.losses += values.values()
 
 
+@pytest.mark.usefixtures("without_plots")
 @pytest.mark.parametrize(
     ("name", "image_size"),
     [
@@ -139,10 +139,7 @@ class StepCounter(SilentWatcher):
         ("top-down-lstm", 64),
     ],
 )
-def test_the_original_encoder_takes_two_training_steps(
-    name: str, image_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(History, "plot", lambda self, path: None)
+def test_the_original_encoder_takes_two_training_steps(name: str, image_size: int, tmp_path: Path) -> None:
     dataset = draw_dataset(tmp_path / "data", train=4, dev=1, test=1)
     weights = "random"
     if RECIPES[name][0] == "inception_v3":

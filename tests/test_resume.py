@@ -24,7 +24,6 @@ from showtell.files import digest_file, remove_partial_files, write_atomically, 
 from showtell.recipes import Recipe
 from showtell.training import SilentWatcher, train
 from showtell.training.checkpoint import read_checkpoint, read_values, restore, save_checkpoint
-from showtell.training.history import History
 from tiny_runs import POOLING, assert_equal_checkpoints, draw_dataset, tiny_recipe
 
 EPOCHS = 4
@@ -38,6 +37,7 @@ from pathlib import Path
 from showtell.data.source import read_dataset
 from showtell.recipes import Recipe
 from showtell.training import SilentWatcher, train
+from showtell.training.history import History
 
 class Killer(SilentWatcher):
     left = int(sys.argv[5])
@@ -47,14 +47,13 @@ class Killer(SilentWatcher):
             if Killer.left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
+History.plot = lambda self, path: None
 recipe = Recipe.from_dict(json.loads(Path(sys.argv[1]).read_text()))
 train(recipe, read_dataset(sys.argv[2]), Path(sys.argv[3]), features=Path(sys.argv[4]), watcher=Killer())
 """
 
 
-@pytest.fixture(autouse=True)
-def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(History, "plot", lambda self, path: None)  # they take longer than these epochs
+pytestmark = pytest.mark.usefixtures("without_plots")
 
 
 @pytest.fixture(scope="module")

@@ -17,20 +17,16 @@ from PIL import Image
 from showtell.captioner import Captioner
 from showtell.cli.main import main
 from showtell.errors import BundleError, ConfigError, ImageError, MissingExtraError
-from showtell.exporter import export_model
 from showtell.runtime import ENGINES, EngineOptions
 from showtell.runtime.engine import open_engine
 from test_architecture import REFUSE
-from tiny_runs import scratch_folder, trained_run
+from tiny_runs import encoders_written_once, exported_run, trained_run
 
 
 @pytest.fixture(scope="module")
 def exported() -> Path:
     """A trained model, exported; tests that change it copy it first."""
-    folder = scratch_folder() / "runtime-export"
-    if not folder.exists():
-        export_model(trained_run(include_encoder=True), folder)
-    return folder
+    return exported_run()
 
 
 @pytest.fixture
@@ -276,10 +272,7 @@ def test_a_bundle_does_not_run_on_an_engine(exported: Path) -> None:
 def test_a_missing_engine_names_what_to_install(
     engine: str, wanted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import importlib.util
-
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == engine else found(name))
+    monkeypatch.setitem(sys.modules, engine, None)
     with pytest.raises(MissingExtraError, match=f"pip install {wanted}"):
         open_engine(EngineOptions(engine=engine))
     other = next(name for name in ENGINES if name != engine)
@@ -330,7 +323,8 @@ def test_a_calibration_picture_that_cannot_be_read_is_named(
         Image.fromarray(pixels).save(pictures / f"{number:02}.png")
     (pictures / "05.png").write_bytes(b"no picture")
     words = ["export", str(trained_run(include_encoder=True)), "--output", str(tmp_path / "out")]
-    assert main([*words, "--int8", str(pictures)]) == 1
+    with encoders_written_once():
+        assert main([*words, "--int8", str(pictures)]) == 1
     printed = capsys.readouterr()
     assert "05.png" in printed.err
     assert json.loads(printed.out)["weights"] == "int8"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +20,7 @@ from showtell.recipes import Recipe
 if TYPE_CHECKING:
     from showtell.decoders import Decoder
     from showtell.encoders import Encoder
+    from showtell.portable import PortableModel
     from showtell.text import Vocabulary
 
 ATTENDING = {
@@ -108,6 +111,45 @@ def trained_run(*, include_encoder: bool = False) -> Path:
     return run
 
 
+@functools.cache
+def exported_run() -> Path:
+    """The shared run, exported; tests that change it copy it first."""
+    folder = scratch_folder() / "exported-run"
+    export_quickly(trained_run(include_encoder=True), folder)
+    return folder
+
+
+def export_quickly(model: Path, folder: Path, *, calibrate: Sequence[Path] = ()) -> PortableModel:
+    """Exports a captioner, for tests of something else than the graph of its encoder."""
+    from showtell.exporter import export_model
+
+    with encoders_written_once():
+        return export_model(model, folder, calibrate=calibrate)
+
+
+@contextlib.contextmanager
+def encoders_written_once() -> Iterator[None]:
+    """In it, an export copies the graph of an encoder that was exported before: tracing one takes seconds."""
+    import pytest
+
+    from showtell.exporter import graphs
+
+    write_encoder = graphs.write_encoder
+
+    def write_once(encoder: Encoder, path: Path) -> bool:
+        kept = scratch_folder() / f"encoder-{encoder.compute_fingerprint()}.onnx"
+        if kept in _written:
+            shutil.copy(kept, path)
+        else:
+            _written[kept] = write_encoder(encoder, path)
+            shutil.copy(path, kept)
+        return _written[kept]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(graphs, "write_encoder", write_once)
+        yield
+
+
 def pooled_features() -> Path:
     """The cache of the shared data set's pooled features."""
     return scratch_folder() / "pooled-features"
@@ -172,3 +214,4 @@ def assert_equal_checkpoints(first: Path, second: Path) -> dict[str, Any]:
 
 
 _kept: list[tempfile.TemporaryDirectory[str]] = []
+_written: dict[Path, bool] = {}  # graphs of encoders -> whether they take pictures of other sizes

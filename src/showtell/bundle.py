@@ -157,15 +157,13 @@ def load_bundle(model: Path) -> Bundle:
         BundleError: a part is missing, damaged, of a newer format, or belongs to another bundle.
     """
     folder = find_bundle(model)
-    manifest = read_json(folder / "bundle.json")
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int):
-        raise BundleError(f"{folder / 'bundle.json'}: not a Showtell bundle (no format_version).")
-    if version > FORMAT_VERSION:
-        raise BundleError(
-            f"{folder}: bundle format {version}, written by Showtell {manifest.get('showtell')}; this Showtell "
-            f"{__version__} reads up to format {FORMAT_VERSION}. Update Showtell."
-        )
+    manifest = read_manifest(
+        folder / "bundle.json",
+        FORMAT_VERSION,
+        kind="a Showtell bundle",
+        name="bundle",
+        remedy="Update Showtell.",
+    )
     try:
         included = manifest["encoder"]["included"]
         for name in (
@@ -343,6 +341,32 @@ def read_weights(path: Path) -> Weights:
         return safetensors.numpy.load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise BundleError(f"{path}: the weights cannot be read: {error}") from None
+
+
+def read_manifest(path: Path, newest: int, *, kind: str, name: str, remedy: str) -> dict[str, Any]:
+    """Returns what a manifest says, where this Showtell knows its format.
+
+    Args:
+        path: of the manifest.
+        newest: format that this Showtell reads.
+        kind: what should lie there, with its article, for the messages.
+        name: of the format.
+        remedy: what helps against a newer one.
+
+    Raises:
+        BundleError: it cannot be read, is no manifest, or of a newer format.
+    """
+    manifest = read_json(path)
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if not isinstance(version, int):
+        raise BundleError(f"{path}: not {kind} (no format_version).")
+    if version > newest:
+        raise BundleError(
+            f"{path.parent}: {name} format {version}, written by Showtell {manifest.get('showtell')}; this Showtell "
+            f"{__version__} reads up to format {newest}. {remedy}"
+        )
+    found: dict[str, Any] = manifest
+    return found
 
 
 def read_json(path: Path) -> Any:

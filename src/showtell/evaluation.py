@@ -51,13 +51,11 @@ class EvaluationReport:
     bundle_digest: str
     coverage: float  # share of the references' running words that the vocabulary has
     seconds: float  # decoding images, encoding and searching
+    scored: Scores = field(repr=False, compare=False)  # for showtell.metrics.compare_paired
     notes: tuple[str, ...] = ()
     intervals: Mapping[str, Interval] = field(default_factory=dict)  # of the scores, by key; METEOR has none
     resamples: int = 0  # corpora that were drawn for the intervals
     overlap: Overlap | None = None  # None: nobody looked for images that are in training, too
-    scored: Scores | None = field(
-        default=None, repr=False, compare=False
-    )  # for showtell.metrics.compare_paired
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-serialisable values; captions in the order of the data set."""
@@ -160,9 +158,9 @@ def evaluate_captions(
         bundle_digest=bundle_digest,
         coverage=vocabulary.coverage(caption for image in dataset.images for caption in image.captions),
         seconds=seconds,
+        scored=scored,
         notes=scored.notes,
         intervals=bootstrap_intervals(scored, resamples=resamples) if resamples else {},
         resamples=resamples,
         overlap=overlap,
-        scored=scored,
     )

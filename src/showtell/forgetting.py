@@ -9,7 +9,7 @@ from typing import Any
 
 from showtell.captioner import Captioner
 from showtell.data.records import Dataset
-from showtell.metrics import Difference, compare_paired, score
+from showtell.metrics import Difference, compare_paired
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,8 @@ def measure_forgetting(
         SplitError: no image has this split.
         ShowtellError: a captioner cannot be opened or an image cannot be read.
     """
-    references = {image.id: image.captions for image in dataset.split(split).images}
-    scores = []
-    for model in (before, after):
-        report = Captioner.load(model).evaluate(dataset, split=split, resamples=0, progress=progress)
-        scores.append(score(references, {name: found[0].text for name, found in report.captions.items()}))
-    old, new = scores
-    return Forgetting(len(references), old.corpus, new.corpus, compare_paired(new, old))
+    old, new = (
+        Captioner.load(model).evaluate(dataset, split=split, resamples=0, progress=progress).scored
+        for model in (before, after)
+    )
+    return Forgetting(len(new.per_image), old.corpus, new.corpus, compare_paired(new, old))

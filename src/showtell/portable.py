@@ -29,7 +29,7 @@ from showtell.bundle import (
     describe_confidence,
     find_bundle,
     read_confidence,
-    read_json,
+    read_manifest,
     read_weights,
     write_weights,
 )
@@ -127,15 +127,13 @@ def load_portable(folder: Path) -> PortableModel:
         BundleError: a part is missing, damaged, of a newer format, or belongs to another export.
     """
     path = folder / MANIFEST
-    manifest = read_json(path)
-    version = manifest.get("format_version") if isinstance(manifest, dict) else None
-    if not isinstance(version, int):
-        raise BundleError(f"{path}: not an exported captioner (no format_version).")
-    if version > FORMAT_VERSION:
-        raise BundleError(
-            f"{folder}: export format {version}, written by Showtell {manifest.get('showtell')}; this Showtell "
-            f"{__version__} reads up to format {FORMAT_VERSION}. Update Showtell, or export the model again."
-        )
+    manifest = read_manifest(
+        path,
+        FORMAT_VERSION,
+        kind="an exported captioner",
+        name="export",
+        remedy="Update Showtell, or export the model again.",
+    )
     try:
         remembers = CONSENSUS in manifest["files"]
         for name in ("vocabulary.json", *GRAPHS, *([CONSENSUS] if remembers else [])):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import sys
@@ -110,7 +111,7 @@ def run_bulk(
                     CaptionWorker, (job,), count=_count_workers(resources, there), threads=resources.threads
                 )
                 progress(reused, results.plan.images)
-                shards = _chain(first, missing)
+                shards = itertools.chain([first], missing)
                 try:
                     with contextlib.closing(pool.run(shards)) as finished:
                         for shard, result in finished:
@@ -124,10 +125,11 @@ def run_bulk(
                             reused -= before.rows if before is not None else 0
                             on_shard(result.entry.rows, result.entry.failed, _records(result))
                             progress(reused + rows, results.plan.images)
-                finally:
-                    lost = pool.lost
+                except BaseException:
                     with contextlib.suppress(OSError):  # done/ has it, too
                         results.finish()
+                    raise
+                lost = pool.lost
         complete = results.finish()
         return Report(
             complete, results.plan.shards, reused, rows, failed, given_up, lost, time.monotonic() - began
@@ -181,8 +183,3 @@ def _count_workers(resources: Resources, cpus: int) -> int:
 
 def _records(result: Finished) -> list[Record]:
     return [Record.from_dict(values) for values in result.failures]
-
-
-def _chain(first: Shard, others: Any) -> Any:
-    yield first
-    yield from others

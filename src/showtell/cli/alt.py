@@ -101,7 +101,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     pages = find_pages(arguments.paths, arguments.root)
     check_writing(arguments, pages)
-    captioner = load_captioner(arguments)
+    captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings)
     problems = [MISSING] + [EMPTY] * arguments.empty + [POOR] * arguments.poor
     form = arguments.format

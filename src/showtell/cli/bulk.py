@@ -9,10 +9,11 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from showtell.cli.arguments import Commands, add_command, integer, one_of, real
+from showtell.cli.arguments import Commands, add_command, integer, one_of
 from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
 from showtell.cli.engine_options import add_engine_options, add_model_option, load_captioner
 from showtell.cli.output import log
+from showtell.cli.output_options import add_caption_options
 from showtell.cli.progress import show_progress
 from showtell.errors import Interrupted, require_packages
 
@@ -82,21 +83,7 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="do those shards again that hold images which could not be read",
     )
-    group.add_argument(
-        "--count", metavar="N", type=integer(minimum=1), help="captions per image, the best first"
-    )
-    group.add_argument(
-        "--alt-text",
-        action="store_true",
-        help="write captions as alt text, too: at most 125 characters, a sentence",
-    )
-    group.add_argument(
-        "--min-confidence",
-        metavar="C",
-        type=real(minimum=0, maximum=1),
-        default=0.0,
-        help="leave out captions that are less sure, 0 to 1 (showtell calibrate)",
-    )
+    add_caption_options(group)
     group = parser.add_argument_group("Ray")
     group.add_argument(
         "--ray-address",
@@ -121,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
         "ignore", category=FutureWarning, module=r"ray(\.|$)"
     )  # of Ray's, to those who use it
     arguments.threads = arguments.threads or 1
-    captioner = load_captioner(arguments)
+    captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings, count=arguments.count)
     next(captioner.caption([], min_confidence=arguments.min_confidence), None)  # whether it can be asked for
     digest = captioner.digest

@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         require_packages("train", "Drawing the reliability diagram", "matplotlib")
     folder = find_model(locate_model(arguments.model))
     images = read_split_data(arguments).split(arguments.split).images[: arguments.max_images]
-    captioner = load_captioner(arguments)
+    captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings)
     captions: list[Said] = []
     with show_progress("captions", "images") as progress:

@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING, Any
 from showtell.cli.arguments import (
     Commands,
     add_command,
-    integer,
     one_of,
-    real,
     writable_folder,
 )
 from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
 from showtell.cli.engine_options import add_engine_options, add_model_option, load_captioner
 from showtell.cli.output import log
 from showtell.cli.output_options import (
+    add_caption_options,
     add_output_options,
     check_output_options,
     check_places,
@@ -71,21 +70,7 @@ def add_parser(commands: Commands) -> None:
         "--null", action="store_true", help="the list ends paths with NUL, as find -print0 does"
     )
     add_model_option(parser)
-    parser.add_argument(
-        "--count", metavar="N", type=integer(minimum=1), help="captions per image, the best first"
-    )
-    parser.add_argument(
-        "--alt-text",
-        action="store_true",
-        help="write captions as alt text: at most 125 characters, a sentence; structured formats say what needs review",
-    )
-    parser.add_argument(
-        "--min-confidence",
-        metavar="C",
-        type=real(minimum=0, maximum=1),
-        default=0.0,
-        help="leave out captions that are less sure, 0 to 1 (showtell calibrate)",
-    )
+    add_caption_options(parser)
     parser.add_argument(
         "--explain",
         metavar="FOLDER",
@@ -166,7 +151,7 @@ def _caption(
     from showtell.intake import Counted
     from showtell.outputs import FileDestination, Record
 
-    captioner = load_captioner(arguments)
+    captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings, count=arguments.count)
     file = destination if isinstance(destination, FileDestination) else None
     if file is not None:

@@ -32,7 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Runs the demonstration and prints the path of the page."""
     from showtell.demo import run_demo
 
-    captioner = load_captioner(arguments)
+    captioner = load_captioner(arguments.model, arguments)
     result = run_demo(captioner, arguments.output, said=lambda name, caption: log(f"{name}: {caption}"))
     log(f"{len(result.explanations)} photographs captioned in {result.seconds:.2f} s")
     log(f"where each word came from: {result.explanations[0].parent}")

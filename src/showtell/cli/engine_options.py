@@ -1,8 +1,10 @@
-"""The options that say on what a model runs, shared by `caption` and `evaluate`."""
+"""The options that say on what a model runs, shared by all commands that caption."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from showtell.cli.arguments import integer, model, one_of
@@ -46,12 +48,15 @@ def add_engine_options(
     group.add_argument("--threads", metavar="N", type=integer(minimum=1), help=threads)
 
 
-def load_captioner(arguments: argparse.Namespace) -> Captioner:
-    """Opens the model, or the ensemble of models, that the arguments name, on the engine that they name."""
+def load_captioner(
+    models: str | Path | Sequence[str | Path] | None, arguments: argparse.Namespace
+) -> Captioner:
+    """Opens a model, or the ensemble of several, or with None the captioner that comes with Showtell, on the engine
+    that the arguments name."""
     from showtell.captioner import Captioner
 
     captioner = Captioner.load(
-        arguments.model,
+        models,
         engine=arguments.engine,
         precision=arguments.precision,
         threads=arguments.threads or 0,

@@ -1,4 +1,4 @@
-"""The options of `caption` that say where results go and what is left alone, and what they open."""
+"""The options that say what results hold, where those of `caption` go and what is left alone, and what they open."""
 
 from __future__ import annotations
 
@@ -10,12 +10,31 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from showtell.cli.arguments import Parser, existing, one_of, writable_file, writable_folder
+from showtell.cli.arguments import Parser, existing, integer, one_of, real, writable_file, writable_folder
 from showtell.errors import UsageError, require_packages
 
 if TYPE_CHECKING:
     from showtell.intake import Intake
     from showtell.outputs import Destination, Format, Sidecars
+
+
+def add_caption_options(parser: Parser | argparse._ArgumentGroup) -> None:
+    """Adds which captions of a picture are written, and how: --count, --alt-text and --min-confidence."""
+    parser.add_argument(
+        "--count", metavar="N", type=integer(minimum=1), help="captions per image, the best first"
+    )
+    parser.add_argument(
+        "--alt-text",
+        action="store_true",
+        help="write captions as alt text: at most 125 characters, a sentence; structured formats say what needs review",
+    )
+    parser.add_argument(
+        "--min-confidence",
+        metavar="C",
+        type=real(minimum=0, maximum=1),
+        default=0.0,
+        help="leave out captions that are less sure, 0 to 1 (showtell calibrate)",
+    )
 
 
 def add_output_options(parser: Parser) -> None:

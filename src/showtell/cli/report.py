@@ -6,13 +6,11 @@ import argparse
 from pathlib import Path
 
 from showtell.cli.arguments import Commands, add_command, integer, model, writable_folder
-from showtell.cli.data_options import SPLIT, add_data_options, add_split_options, read_split_data
-from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
-from showtell.cli.engine_options import add_engine_options
-from showtell.cli.evaluate import describe, find_copies
+from showtell.cli.decoding_options import read_decoding_settings
+from showtell.cli.engine_options import load_captioner
 from showtell.cli.output import log
 from showtell.cli.progress import show_progress
-from showtell.cli.score import RESAMPLES, add_metric_options
+from showtell.cli.scoring_options import add_scoring_options, describe, find_copies, read_scoring_data
 from showtell.errors import UsageError
 
 
@@ -34,7 +32,7 @@ def add_parser(commands: Commands) -> None:
         help="an exported model, a bundle, a run folder (its best checkpoint), or a name; the others are compared with "
         "the first",
     )
-    parser.add_argument("--split", metavar="S", type=SPLIT, required=True, help="train, dev or test")
+    add_scoring_options(parser)
     parser.add_argument(
         "--output",
         metavar="FOLDER",
@@ -42,7 +40,6 @@ def add_parser(commands: Commands) -> None:
         required=True,
         help="a new or empty folder, or that of an earlier report, which is replaced",
     )
-    parser.add_argument("--max-images", metavar="N", type=integer(minimum=1), help="only the first N images")
     parser.add_argument(
         "--examples",
         metavar="N",
@@ -57,41 +54,19 @@ def add_parser(commands: Commands) -> None:
         default=1500,
         help="images that are shown with their picture, about 10 kB each (default 1500)",
     )
-    parser.add_argument(
-        "--no-overlap",
-        action="store_true",
-        help="do not look for images that training has, too (which decodes all pictures once)",
-    )
-    add_metric_options(parser, resamples=RESAMPLES)
-    add_decoding_options(parser)
-    add_engine_options(parser)
-    add_data_options(parser, positional=False)
-    add_split_options(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the report, and prints where it is."""
-    from showtell.captioner import Captioner
-    from showtell.metrics import CorpusIdf
     from showtell.report import judge_models
     from showtell.report.files import check_folder, write_report
 
     check_folder(arguments.output)
     folders = name_models(arguments.model)
-    dataset = read_split_data(arguments)
-    dataset.split(arguments.split)  # a split that is not there should not wait for the models to be loaded
-    corpus_idf = None if arguments.idf is None else CorpusIdf.load(arguments.idf)
-    captioners = {
-        label: Captioner.load(
-            folder,
-            engine=arguments.engine,
-            precision=arguments.precision,
-            threads=arguments.threads or 0,
-        )
-        for label, folder in folders.items()
-    }
+    dataset, corpus_idf = read_scoring_data(arguments)
+    captioners = {label: load_captioner(folder, arguments) for label, folder in folders.items()}
     refuse_twins({label: captioner.digest for label, captioner in captioners.items()})
-    copies = None if arguments.no_overlap else find_copies(dataset, arguments.split)
+    copies = find_copies(arguments, dataset)
     with show_progress("report", "images") as progress:
         report = judge_models(
             captioners,

@@ -100,15 +100,19 @@ def run(arguments: argparse.Namespace) -> int:
     from showtell.recipes import load_recipe
 
     # In this order, so that no mistake waits for what takes longer: the recipe, the data, and torch last.
-    start = None if arguments.start is None else load_bundle(find_bundle(arguments.start)).starting_recipe()
-    recipe = load_recipe(arguments.recipe, collect_overrides(arguments), start=start)
+    found = None
+    if arguments.start is not None:
+        folder = find_bundle(arguments.start)
+        found = folder, load_bundle(folder)
+    inherited = None if found is None else found[1].starting_recipe()
+    recipe = load_recipe(arguments.recipe, collect_overrides(arguments), start=inherited)
     dataset = read_split_data(arguments)
     for split in ("train", "dev"):
         dataset.split(split)
     old_data = _read_old_data(arguments)
 
     require_framework("Training")
-    from showtell.training import train
+    from showtell.training import Start, train
 
     with BarWatcher() as watcher:
         result = train(
@@ -119,7 +123,7 @@ def run(arguments: argparse.Namespace) -> int:
             resume=arguments.resume,
             include_encoder=arguments.include_encoder,
             tensorboard=arguments.tensorboard,
-            start=arguments.start,
+            start=None if found is None else Start(*found),
             old_data=old_data,
             split_seed=arguments.split_seed if arguments.unsplit == "split" else None,
             watcher=watcher,

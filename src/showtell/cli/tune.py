@@ -98,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_split(arguments.split)
     dataset = read_split_data(arguments)
     dataset.split(arguments.split)  # a split that is not there should not wait for the model to be loaded
-    captioner = load_captioner(arguments)
+    captioner = load_captioner(arguments.model, arguments)
     with show_progress("features", "images") as progress:
         encoded = encode_split(
             captioner,

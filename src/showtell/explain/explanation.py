@@ -89,14 +89,14 @@ class Explanation:
         Returns:
             An RGB picture with the caption, a tile for each word, and what the colours mean.
         """
-        plain, lit = self.light(side)
+        plain, lit, top = self._light(side)
         chances = self.probabilities or (None,) * len(self.words)
         blind = self.blind or (None,) * len(self.words)
         tiles = [
             Tile(picture, word, chance, unseeing)
             for picture, word, chance, unseeing in zip(lit, self.words, chances, blind, strict=True)
         ]
-        return lay_out([Tile(plain), *tiles], self.text, columns, self._describe(find_top(self._strengths())))
+        return lay_out([Tile(plain), *tiles], self.text, columns, self._describe(top))
 
     def light(self, side: int) -> tuple[Image.Image, list[Image.Image]]:
         """Returns the picture, and for each word the picture lit where the word came from.
@@ -104,12 +104,8 @@ class Explanation:
         Args:
             side: the longer side of each, in pixels. What the captioner sees is framed where it is not all.
         """
-        small = fit_picture(self.picture, side)
-        spread, top = self.spread(small.size)
-        scale = small.width / self.size[0], small.height / self.size[1]
-        box = (self.box[0] * scale[0], self.box[1] * scale[1], self.box[2] * scale[0], self.box[3] * scale[1])
-        lit = [outline(paint(small, strengths / top), box) for strengths in spread]
-        return outline(small, box), lit
+        plain, lit, _ = self._light(side)
+        return plain, lit
 
     def save(self, path: Path) -> None:
         """Writes the figure as a PNG file, and beside it what it shows as NAME.json.
@@ -142,6 +138,15 @@ class Explanation:
             "grid": list(self.grid),
             "words": words,
         }
+
+    def _light(self, side: int) -> tuple[Image.Image, list[Image.Image], float]:
+        """Returns what `light` does, and the number at which the scale ends."""
+        small = fit_picture(self.picture, side)
+        spread, top = self.spread(small.size)
+        scale = small.width / self.size[0], small.height / self.size[1]
+        box = (self.box[0] * scale[0], self.box[1] * scale[1], self.box[2] * scale[0], self.box[3] * scale[1])
+        lit = [outline(paint(small, strengths / top), box) for strengths in spread]
+        return outline(small, box), lit, top
 
     def _strengths(self) -> FloatArray:
         return measure_attention(self.maps) if self.method == "attention" else np.maximum(self.maps, 0)

@@ -196,7 +196,7 @@ def _compare(evaluations: Mapping[str, EvaluationReport], resamples: int) -> tup
             for identifier, scores in evaluation.per_image.items()
         }
         differences = {}
-        if resamples and evaluation.scored is not None and first.scored is not None:
+        if resamples:
             differences = compare_paired(evaluation.scored, first.scored, resamples=resamples)
         found.append(Comparison(label, against, differences, gains))
     return tuple(found)

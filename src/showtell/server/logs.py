@@ -8,8 +8,6 @@ import os
 from datetime import UTC, datetime
 from typing import Any
 
-LEVELS = ("debug", "info", "warning", "error")
-
 
 class JsonFormatter(logging.Formatter):
     """Writes a record as one line of JSON."""

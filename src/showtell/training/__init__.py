@@ -4,6 +4,7 @@ from showtell.training.history import EpochLog, read_log
 from showtell.training.loader import LoadedBatch, Loader
 from showtell.training.model import TorchBackend, open_backend
 from showtell.training.result import TrainingResult
+from showtell.training.start import Start
 from showtell.training.trainer import train
 from showtell.training.watcher import SilentWatcher, Watcher
 
@@ -12,6 +13,7 @@ __all__ = [
     "LoadedBatch",
     "Loader",
     "SilentWatcher",
+    "Start",
     "TorchBackend",
     "TrainingResult",
     "Watcher",

@@ -47,7 +47,7 @@ class Loader:
 
     Args:
         recipe: says what goes into a batch, and how pictures change.
-        dataset: with images in "train".
+        dataset: with images in "train". Features are those of "dev", too, as `train` needs them: one cache serves both.
         encoder: whose features are loaded where it is frozen, and whose preprocessing pictures go through elsewhere.
         vocabulary: that captions are written in.
         features: a feature cache to use or to fill; by default one in the user's cache folder.
@@ -81,9 +81,7 @@ class Loader:
         if recipe.encoder.trainable:
             self._source = DecodedImages(encoder, self.dataset, augmentation=changes)
         else:
-            views = open_views(
-                self.dataset, self.dataset, encoder, features, watcher or SilentWatcher(), changes
-            )
+            views = open_views(dataset, encoder, features, watcher or SilentWatcher(), changes)
             self._source = CachedImages(views, self.dataset, changes)
 
     def epoch(self, number: int = 0) -> Generator[LoadedBatch, None, None]:

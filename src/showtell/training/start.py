@@ -87,7 +87,9 @@ class Start:
         """
         self._check_decoder(recipe)
         weights = self.bundle.encoder_weights
-        if model.encoder is not None and weights is not None:
+        if recipe.encoder.weights == FROM:
+            pass  # `build_encoder` gave it this captioner's
+        elif model.encoder is not None and weights is not None:
             self._check_encoder(recipe.encoder, _ENCODER_KEYS, encoder.preprocessing)
             _load(self.folder, encoder, to_tensors(weights))
         elif self.bundle.encoder.fingerprint == encoder.fingerprint:

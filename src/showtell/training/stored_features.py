@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,23 +30,27 @@ def check_use(recipe: Recipe, folder: Path | None) -> None:
 
 def open_views(
     dataset: Dataset,
-    training_set: Dataset,
     encoder: Encoder,
     folder: Path | None,
     watcher: Watcher,
     augmentation: Augmentation | None,
 ) -> list[list[FeatureCache]]:
-    """Returns the cached features of each way to see a picture: of all images as they are, then of training views.
+    """Returns the cached features of each way to see a picture: as it is, then those of training.
+
+    As they are, the pictures of both train and dev: whoever looks at the one alone, or at less of the other, finds the
+    cache that a run fills, and fills the one that it finds.
 
     Args:
-        dataset: the images that are needed as they are.
-        training_set: those that are also seen in other ways.
+        dataset: with images in "train", which are also seen in other ways.
         encoder: a frozen encoder.
         folder: as for `open_features`.
         watcher: is told how it goes.
         augmentation: of the training images; None where they are seen as they are alone.
     """
-    caches = [open_features(dataset, encoder, folder, watcher)]
+    training_set = dataset.split("train")
+    others = tuple(image for image in dataset.images if image.split == "dev")
+    images = replace(dataset, images=training_set.images + others)
+    caches = [open_features(images, encoder, folder, watcher)]
     if augmentation is None:
         return caches
     for number in range(1, augmentation.views):

@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -70,7 +69,7 @@ def train(
     include_encoder: bool = False,
     tensorboard: bool = False,
     split_seed: int | None = None,
-    start: Path | None = None,
+    start: Path | Start | None = None,
     old_data: Dataset | None = None,
     watcher: Watcher | None = None,
 ) -> TrainingResult:
@@ -84,7 +83,8 @@ def train(
         resume: go on with the run in `output`.
         include_encoder: copy a frozen encoder's weights into the bundle instead of referencing them.
         tensorboard: also write event files.
-        start: a bundle or a run whose weights a new run begins with; not needed to resume it.
+        start: a bundle or a run whose weights a new run begins with, or one that was read already; not needed to resume
+            it.
         old_data: what `start` was trained on, of which `training.rehearsal` says how much is learnt again.
         split_seed: that the splits were made with, kept with them in the run; None if they came with the data.
         watcher: is told how it goes.
@@ -95,7 +95,7 @@ def train(
         TrainingInterrupted: Ctrl-C; the run was saved.
     """
     with join_processes(choose_device(recipe.training.device)) as processes:
-        beginning = None if start is None else Start.open(start)
+        beginning = start if start is None or isinstance(start, Start) else Start.open(start)
         run = _Run(
             recipe,
             add_rehearsed(dataset, old_data, recipe.training),
@@ -239,10 +239,8 @@ class _Run:
             return DecodedImages(self.encoder, self.training_set, augmentation=changes), DecodedImages(
                 self._encoder_of(self.captioning), self.validation.own
             )
-        # All of dev, also where training.dev_images uses less of it: that setting does not make another cache.
-        images = replace(self.dataset, images=self.training_set.images + self.dataset.split("dev").images)
         with self.processes.first_before_others():
-            caches = open_views(images, self.training_set, self.encoder, self.features, self.watcher, changes)
+            caches = open_views(self.dataset, self.encoder, self.features, self.watcher, changes)
         return CachedImages(caches, self.training_set, changes), CachedImages(caches, self.validation.own)
 
     def _is_done(self) -> bool:
