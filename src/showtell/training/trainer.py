@@ -143,7 +143,7 @@ class _Run:
         self.training_set = dataset.split("train")
         self.validation = Validation(recipe, dataset, processes, watcher)
         self.vocabulary = Vocabulary.from_captions(
-            (caption for image in self.training_set.images for caption in image.captions),
+            (caption for image in self.training_set.images[:new_images] for caption in image.captions),
             min_count=recipe.text.min_count,
             max_words=recipe.text.max_words or None,
         )
