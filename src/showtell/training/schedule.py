@@ -30,9 +30,7 @@ class Schedule:
             `training.rehearsal` of these for each new one, and all take turns: so none is learnt by heart. None: all.
     """
 
-    def __init__(
-        self, recipe: Recipe, captions: Sequence[EncodedCaption], *, new: int | None = None
-    ) -> None:
+    def __init__(self, recipe: Recipe, captions: Sequence[EncodedCaption], *, new: int | None = None) -> None:
         self._training, self._self_critical = recipe.training, recipe.self_critical
         self._recipe, self._captions = recipe, captions
         images = {caption.image for caption in captions} if new is not None else ()
