@@ -10,7 +10,7 @@ from showtell.cli.arguments import Commands, add_command, existing, integer, wri
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
 from showtell.cli.output import log, print_json, write_json
 from showtell.cli.progress import BarWatcher, show_progress
-from showtell.errors import UsageError, require_framework
+from showtell.errors import ShowtellError, SplitError, UsageError, require_framework
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -129,10 +129,15 @@ def run(arguments: argparse.Namespace) -> int:
             watcher=watcher,
         )
     log(f"the best captioner is in {result.bundle} (epoch {result.best_epoch} of {result.epochs})")
+    status = 0
     if old_data is not None:
-        _measure_forgetting(arguments, result.bundle, old_data)
+        try:
+            _measure_forgetting(arguments, result.bundle, old_data)
+        except ShowtellError as error:  # the run is finished all the same
+            log(f"error: what was forgotten could not be measured: {error}")
+            status = 1
     print_json(result.scores)
-    return 0
+    return status
 
 
 def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
@@ -148,7 +153,13 @@ def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
     dataset = read_dataset(arguments.old_data)
     splits = arguments.start / "splits.json"
     if splits.is_file():
-        dataset = apply_splits(dataset, load_splits(splits).splits, unlisted="drop")
+        try:
+            dataset = apply_splits(dataset, load_splits(splits).splits, unlisted="drop")
+        except SplitError as error:
+            raise SplitError(
+                f"--old-data {arguments.old_data} is not what {arguments.start} was trained on: {error} Give its data; "
+                "or name the bundle in it with --from, and the data's own splits hold."
+            ) from None
     dataset.split("dev")  # what is missing is said now, and not after the training
     return dataset
 

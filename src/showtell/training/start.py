@@ -166,15 +166,21 @@ def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingCo
 
     Args:
         dataset: the new data.
-        old_data: what the captioner comes from, of which the images in train are drawn from; None adds nothing.
+        old_data: what the captioner comes from, of which the images in train are drawn from.
         config: `rehearsal` says how many in an epoch, `seed` which.
 
     Raises:
+        ConfigError: there are no old data to rehearse.
         SplitError: the old data have no images in train.
         DataError: an image file is in different splits of both.
     """
-    if old_data is None or not config.rehearsal:
+    if not config.rehearsal:
         return dataset
+    if old_data is None:
+        raise ConfigError(
+            f"training.rehearsal = {config.rehearsal:g} learns pictures again that the captioner was trained on. Name "
+            "these data with --old-data DATA, or set training.rehearsal = 0 (the recipe fine-tune needs none)."
+        )
     count = count_rehearsed(config, len(dataset.split("train").images)) * max(1, config.epochs)
     return join_datasets([dataset, draw_images(old_data.split("train"), count, seed=config.seed)])
 
