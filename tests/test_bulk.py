@@ -19,14 +19,16 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from showtell.bulk import reading, work
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import open_place, open_store
 from showtell.bulk.plan import Part, Picture, Shard, cut_shards
-from showtell.bulk.results import Results, read_results
+from showtell.bulk.results import Finished, Results, read_results
 from showtell.bulk.tables import CUT_ABOVE, ROWS, Columns, Table
 from showtell.bulk.work import Job, caption_shard
 from showtell.captioner import Captioner, start_of_batch
 from showtell.errors import DataError, JournalError, ShowtellError, UsageError
+from showtell.images import decode
 from showtell.outputs import Record
 
 
@@ -96,7 +98,8 @@ def run(
             if done == stop_after:
                 return results, given_up  # as if killed: no manifest
             try:
-                results.add(caption_shard(captioner, shard, job, store).entry)
+                *_, finished = caption_shard(captioner, shard, job, store)
+                results.add(finished.entry)
             except DataError as error:
                 given_up[shard.number] = str(error)
         results.finish()
@@ -242,10 +245,35 @@ def test_rows_of_named_images_are_those_of_one_run_bit_for_bit(
     with store.hold():
         results.begin({}, cut_shards(Inputs([str(folder)]).pieces(), 16), tuple)
         for shard in results.missing():
-            results.add(caption_shard(captioner, shard, job, store).entry)
+            *_, finished = caption_shard(captioner, shard, job, store)
+            results.add(finished.entry)
         results.finish()
     assert list(read_results(job.output)) == plain
     assert len(results.entries) == 2
+
+
+def test_a_worker_says_how_far_it_is(
+    captioner: Captioner, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work, "_OFTEN", 0.0)
+    job = Job(
+        None,
+        "",
+        "auto",
+        "auto",
+        1,
+        captioner.settings,
+        0.0,
+        False,
+        Columns(),
+        "parquet",
+        str(tmp_path / "out"),
+    )
+    [shard] = cut_shards(Inputs([str(folder)]).pieces(), 64)
+    *counts, finished = caption_shard(captioner, shard, job, open_store(job.output))
+    assert counts == list(range(1, 21))
+    assert isinstance(finished, Finished)
+    assert finished.entry.rows == 20
 
 
 # Going on
@@ -457,6 +485,44 @@ def test_everything_in_memory(
     found = rows("memory://out")
     assert {name: [one.caption for one in record.captions] for name, record in found.items()} == expected
     assert next(read_results("memory://out")).image == "memory://photos/000.jpg"
+
+
+@pytest.mark.parametrize("kind", ["named", "list", "struct", "tar"])
+def test_files_that_are_too_large_to_be_read_whole_are_rows_with_an_error(
+    kind: str,
+    captioner: Captioner,
+    pictures: dict[str, bytes],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    memory.store.clear()
+    few = dict(list(pictures.items())[:3])
+    few["big.jpg"] = next(iter(few.values())) + bytes(100_000)
+    for name, content in few.items():
+        memory.pipe_file(f"/photos/{name}", content)
+    if kind == "named":
+        inputs = Inputs(["memory://photos"])
+    elif kind == "list":
+        (tmp_path / "list.txt").write_text("\n".join(f"memory://photos/{name}" for name in few))
+        inputs = Inputs([str(tmp_path / "list.txt")])
+    elif kind == "struct":
+        table = pa.table({"image": [{"bytes": content, "path": name} for name, content in few.items()]})
+        pq.write_table(table.append_column("id", pa.array(list(few))), tmp_path / "a.parquet")
+        inputs = Inputs([str(tmp_path / "a.parquet")], columns=Columns(key="id"))
+    else:
+        inputs = Inputs([str(write_tar(tmp_path / "a.tar", few))])
+    monkeypatch.setattr(decode, "LARGEST_FILE", 99_999)
+    monkeypatch.setattr(reading, "LARGEST_FILE", 99_999)
+    _, given_up = run(captioner, inputs, tmp_path / "out")
+    assert given_up == {}
+    found = rows(tmp_path / "out")
+    assert {name: record.error for name, record in found.items() if record.error} == {
+        "big.jpg": "the file is larger than 99,999 bytes"
+    }
+    assert len(found) == 4
 
 
 @pytest.fixture(scope="module")

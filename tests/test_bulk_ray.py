@@ -6,11 +6,13 @@ import contextlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,11 @@ from showtell.outputs import Record
 
 COMMAND = [sys.executable, "-m", "showtell", "bulk"]
 PATIENCE = 280  # seconds that a run may take on a machine that is busy with other things
+RAY = str(Path(sys.executable).with_name("ray"))
+UNPROTECTED = {
+    **os.environ,
+    "RAY_AUTH_MODE": "disabled",
+}  # a cluster without a secret, on this machine's own address
 Capture = pytest.CaptureFixture[str]
 
 
@@ -132,30 +139,33 @@ def test_without_ray_the_extra_is_named(
 
 
 @contextlib.contextmanager
-def begun(folder: Path, output: Path, model: str, *more: str) -> Iterator[subprocess.Popen[str]]:
-    """A run that has finished a shard and goes on."""
-    process = subprocess.Popen(
+def begun(
+    folder: Path, output: Path, model: str, *more: str, finished: int = 1
+) -> Iterator[subprocess.Popen[str]]:
+    """A run that has finished some of its 13 shards and goes on."""
+    with subprocess.Popen(
         [*COMMAND, *words(folder, output, model, *more)],
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while not (output / "done").is_dir() or not any((output / "done").iterdir()):
-            assert process.poll() is None, "it ended before it was disturbed"
-            assert time.monotonic() < deadline, "it never finished a shard"
-            time.sleep(0.05)
-        yield process
-    finally:
-        if process.poll() is None:
+    ) as process:
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while len(list((output / "done").glob("*.json"))) < finished:
+                assert process.poll() is None, "it ended before it was disturbed"
+                assert time.monotonic() < deadline, "it never finished a shard"
+                time.sleep(0.02)
+            yield process
+        finally:
             process.kill()
-        process.wait()
 
 
-def workers_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    children = psutil.Process(process.pid).children(recursive=True)
-    return [child for child in children if any("CaptionWorker" in word for word in child.cmdline())]
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += [child] if any("CaptionWorker" in word for word in child.cmdline()) else []
+    return found
 
 
 def same_rows(first: Path, second: Path) -> None:
@@ -170,9 +180,9 @@ def same_rows(first: Path, second: Path) -> None:
 def test_a_killed_worker_loses_nothing(
     seed: int, undisturbed: Path, folder: Path, exported_model: str, tmp_path: Path
 ) -> None:
-    with begun(folder, tmp_path / "out", exported_model) as process:
-        time.sleep(random.Random(seed).uniform(0, 1))
-        workers = workers_of(process)
+    when = random.Random(seed).randint(1, 6)
+    with begun(folder, tmp_path / "out", exported_model, finished=when) as process:
+        workers = workers_of(psutil.Process(process.pid))
         assert workers
         random.Random(seed).choice(workers).kill()
         _, said = process.communicate(timeout=PATIENCE)
@@ -187,16 +197,16 @@ def test_a_killed_worker_loses_nothing(
 def test_a_killed_driver_loses_nothing(
     seed: int, undisturbed: Path, folder: Path, exported_model: str, tmp_path: Path
 ) -> None:
-    with begun(folder, tmp_path / "out", exported_model) as process:
+    when = random.Random(seed).randint(1, 6)
+    with begun(folder, tmp_path / "out", exported_model, finished=when) as process:
         family = psutil.Process(process.pid).children(recursive=True)
-        time.sleep(random.Random(seed).uniform(0, 1))
         process.kill()
     finished = len(list((tmp_path / "out/captions").iterdir()))
     assert 0 < finished < 13
     ended = run(folder, tmp_path / "out", exported_model)
     assert "were done before" in ended.stderr
     same_rows(tmp_path / "out", undisturbed)
-    assert not psutil.wait_procs(family, timeout=60)[1]  # nothing of the first run goes on
+    assert not psutil.wait_procs(family, timeout=150)[1]  # Ray's own agents wait for a minute
 
 
 @pytest.mark.slow
@@ -241,47 +251,43 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def node(*options: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A node of a cluster, as `ray start` begins it; ends with its whole process group."""
+def node(*options: str) -> Iterator[psutil.Process]:
+    """A node of a cluster, as `ray start` begins it; ends with all its processes."""
     environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--num-cpus=1", *options]
-    process = subprocess.Popen(
+    command = [RAY, "start", "--block", "--num-cpus=1", *options]
+    process = psutil.Popen(
         command,
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    family = []
+    family: list[psutil.Process] = []
     try:
         yield process
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):
-            family = psutil.Process(process.pid).children(recursive=True)
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
+            family = process.children(recursive=True)
+            process.terminate()
+        with contextlib.suppress(psutil.TimeoutExpired):
             process.wait(30)
-        for one in [*family, psutil.Process()] if process.poll() is None else family:
-            if one.pid != os.getpid():
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    one.kill()
-        if process.poll() is None:
-            process.kill()
+        for one in (*family, process):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         process.wait()
 
 
-@pytest.mark.slow
-def test_two_nodes_share_the_work_and_one_may_be_lost(
-    undisturbed: Path, folder: Path, exported_model: str, tmp_path: Path
-) -> None:
+@contextlib.contextmanager
+def two_nodes() -> Iterator[tuple[str, psutil.Process, psutil.Process]]:
+    """A cluster of two nodes with one processor each, on ports of this machine; gives its address, and the nodes."""
     port = free_port()
     address = f"127.0.0.1:{port}"
-    temporary = Path("/tmp/showtell-ray-test")  # short: sockets lie in it
+    deadline = time.monotonic() + PATIENCE
     with contextlib.ExitStack() as stack:
+        temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: sockets lie in it
         stack.callback(shutil.rmtree, temporary, ignore_errors=True)
-        head = ("--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false")
-        stack.enter_context(node(*head, f"--temp-dir={temporary}"))
-        deadline = time.monotonic() + PATIENCE
+        options = ("--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false")
+        head = stack.enter_context(node(*options, f"--temp-dir={temporary}"))
         while True:
             with contextlib.suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), 1).close()
@@ -289,23 +295,52 @@ def test_two_nodes_share_the_work_and_one_may_be_lost(
             assert time.monotonic() < deadline
             time.sleep(0.5)
         second = stack.enter_context(node(f"--address={address}"))
-        environment = {**os.environ, "RAY_AUTH_MODE": "disabled"}
-        status = [str(Path(sys.executable).with_name("ray")), "status", f"--address={address}"]
+        status = [RAY, "status", f"--address={address}"]
         while (
-            "/2.0 CPU" not in subprocess.run(status, env=environment, capture_output=True, text=True).stdout
+            "/2.0 CPU" not in subprocess.run(status, env=UNPROTECTED, capture_output=True, text=True).stdout
         ):
             assert time.monotonic() < deadline
             time.sleep(1)
-        command = [*COMMAND, *words(folder, tmp_path / "out", exported_model, "--ray-address", address)]
-        driver = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        yield address, head, second
+
+
+@pytest.mark.slow
+def test_two_nodes_share_the_work_and_one_may_be_lost(
+    undisturbed: Path, folder: Path, exported_model: str, tmp_path: Path
+) -> None:
+    with two_nodes() as (address, head, second):
+        shared = [*COMMAND, *words(folder, tmp_path / "shared", exported_model, "--ray-address", address)]
+        ended = subprocess.run(shared, env=UNPROTECTED, capture_output=True, text=True, timeout=PATIENCE)
+        assert ended.returncode == 1, ended.stderr
+        found = re.search(
+            r"spread over 2 nodes: .* \(node (\w+)\) (\d+), .* \(node (\w+)\) (\d+)$", ended.stderr, re.M
+        )
+        assert found, ended.stderr
+        assert found[1] != found[3]
+        assert int(found[2]) + int(found[4]) == 200
+        assert min(int(found[2]), int(found[4])) >= 16  # a shard at least
+        assert "died" not in ended.stderr
+        same_rows(tmp_path / "shared", undisturbed)
+
+        output = tmp_path / "halved"
+        halved = [*COMMAND, *words(folder, output, exported_model, "--ray-address", address)]
+        driver = subprocess.Popen(halved, env=UNPROTECTED, stderr=subprocess.PIPE, text=True)
         try:
-            both: set[int] = set()
-            while len(both) < 2:  # a worker on each node: each has one processor
+            deadline = time.monotonic() + PATIENCE
+            stopped: list[psutil.Process] = []
+            finished: list[Path] = []
+            while not finished:
+                if not stopped and (stopped := workers_of(head)):
+                    stopped[0].suspend()  # so that whatever is finished first, the second node has done
+                finished = list((output / "done").glob("*.json"))
                 assert driver.poll() is None
                 assert time.monotonic() < deadline
-                time.sleep(0.2)
-                both = {parent.pid for process in psutil.process_iter() for parent in _raylets_of(process)}
-            for one in [*psutil.Process(second.pid).children(recursive=True), psutil.Process(second.pid)]:
+                time.sleep(0.02)
+            assert len(stopped) == len(workers_of(second)) == 1
+            workers_of(second)[0].suspend()  # with what it has been given
+            assert len(list((output / "done").iterdir())) < 13
+            stopped[0].resume()
+            for one in [*second.children(recursive=True), second]:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     one.kill()
             _, said = driver.communicate(timeout=PATIENCE)
@@ -313,13 +348,5 @@ def test_two_nodes_share_the_work_and_one_may_be_lost(
             driver.kill()
             driver.wait()
     assert driver.returncode == 1, said
-    assert "workers died" in said
-    same_rows(tmp_path / "out", undisturbed)
-
-
-def _raylets_of(process: psutil.Process) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.Error):
-        if any("CaptionWorker" in word for word in process.cmdline()):
-            parent = process.parent()
-            return [] if parent is None else [parent]
-    return []
+    assert "1 workers died, and their work was done again" in said
+    same_rows(output, undisturbed)

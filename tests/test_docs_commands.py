@@ -48,6 +48,7 @@ PARSED = {
     "showtell evaluate RUN --data flickr8k": "Flickr8k, which is not part of the project",
     "showtell evaluate compact --data": "Flickr8k and COCO, which are not part of the project; METEOR needs Java",
     "showtell bulk": "Ray takes half a minute to start; tests/test_bulk_ray.py runs it",
+    "showtell features my-pictures --ray": "the same, and a public backbone; tests/test_bulk_features.py runs it",
     "torchrun": "processes of their own; tests/test_processes.py starts them",
 }
 PARSED_PROGRAMS = {

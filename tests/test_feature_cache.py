@@ -250,6 +250,15 @@ def test_unreadable_images_are_an_error_or_left_out(
     assert "picture 0007.png" not in FeatureCache.open(tmp_path / "cache").unreadable
 
 
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, dataset: Dataset, encoder: Encoder) -> None:
+    os.truncate(dataset.images[1].path, 1 << 40)  # sparse: nobody could read it
+    report = extract_features(dataset, encoder, tmp_path / "cache", skip_bad=True)
+    assert report.images == 9
+    assert report.skipped == {
+        dataset.images[1].id: f"{dataset.images[1].path}: the file is larger than 536,870,912 bytes"
+    }
+
+
 def test_features_beyond_float16_are_refused(tmp_path: Path, dataset: Dataset) -> None:
     encoder = build_encoder(TINY)
     for parameter in list(encoder.parameters())[-2:]:

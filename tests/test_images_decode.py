@@ -431,6 +431,16 @@ def test_pixel_limit_is_exact_and_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     refused(png_header(30_000, 30_000), "limit of 89,000,000")
 
 
+@pytest.mark.parametrize("form", ["WEBP", "AVIF"])
+def test_a_file_that_its_plug_in_would_read_whole_must_not_be_huge(form: str, tmp_path: Path) -> None:
+    path = tmp_path / "huge"
+    path.write_bytes(encode(corners(), form))
+    assert open_image(path).size == (48, 32)
+    os.truncate(path, 1 << 40)  # sparse: nobody could read it
+    with pytest.raises(ImageError, match=r"huge: the file is larger than 536,870,912 bytes"):
+        open_image(path)
+
+
 @pytest.mark.parametrize("form", ["PNG", "TIFF", "GIF", "WEBP"])
 def test_raised_limit_brings_no_warning(form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 150)  # stands for a picture of 100 million pixels

@@ -9,22 +9,21 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 import ray
 from ray import exceptions
 
+from showtell.bulk.engine import Failed
 from showtell.errors import DataError, ShowtellError, UsageError
 
 AHEAD = 2  # tasks for each worker: one in work, one that it begins with when that is done
 ATTEMPTS = 3  # workers that a task may cost before it is given up
 _PATIENCE = 5.0  # seconds that a cluster may take to answer
 _POLL = 1.0  # seconds
-_STORE_BYTES = (
-    80 << 20
-)  # Ray's shared memory; tasks and results are small, and this is the least that it takes
+_STORE_BYTES = 80 << 20  # Ray's shared memory: the least that it takes, enough for tasks and small results
 _LOST = (
     exceptions.ActorDiedError,
     exceptions.ActorUnavailableError,
@@ -38,14 +37,15 @@ Task = TypeVar("Task")
 
 
 @contextlib.contextmanager
-def started(address: str | None, *, cpus: int) -> Iterator[int]:
+def started(address: str | None, *, cpus: int, store_bytes: int = 0) -> Iterator[int]:
     """Starts Ray on this machine, or connects to a cluster; gives the number of processors that there are.
 
-    To be called by way of `showtell.bulk.run`, which says before the import of Ray what it is to keep to itself.
+    To be called by way of `showtell.bulk.engine`, which says before the import of Ray what it is to keep to itself.
 
     Args:
         address: of a cluster (HOST:PORT, or "auto" for one on this machine); None starts one for this process alone.
         cpus: that it is to have, where it is started.
+        store_bytes: of shared memory that results take at most, where it is started.
 
     Raises:
         UsageError: nobody answers at this address, or not as Ray does.
@@ -60,7 +60,11 @@ def started(address: str | None, *, cpus: int) -> Iterator[int]:
         }
         if address is None:
             ray.init(
-                "local", num_cpus=cpus, include_dashboard=False, object_store_memory=_STORE_BYTES, **options
+                "local",
+                num_cpus=cpus,
+                include_dashboard=False,
+                object_store_memory=_STORE_BYTES + store_bytes,
+                **options,
             )
         else:
             ray.init(address, **options)
@@ -96,29 +100,25 @@ def _check_address(address: str) -> None:
         ) from None
 
 
-@dataclass(frozen=True)
-class Failed:
-    """Why a task was given up; others were not."""
-
-    reason: str
-
-
 @dataclass
 class _Worker(Generic[Task]):
     """One actor and the tasks that it has."""
 
     actor: Any
     ready: Any  # the reference that is there once it can work; None afterwards
+    place: str = ""  # where it works
     tasks: deque[tuple[Any, Task, int]] = field(
         default_factory=deque
-    )  # reference, task, workers that it has cost
+    )  # its stream, the task, workers that it has cost
+    done: int = 0  # images of the first task
 
 
 class Pool(Generic[Task]):
     """Workers that take tasks as they come. One that dies is replaced, and its tasks are done by others.
 
     Args:
-        worker: a class with `ready()` and `run(task)`.
+        worker: a class with `ready()`, which gives the name of the place where it works, and `run(task)`, which yields
+            numbers, as many images as are done, and at last the result.
         arguments: of its constructor.
         count: workers.
         threads: processors that each one takes.
@@ -135,11 +135,19 @@ class Pool(Generic[Task]):
         self._deaths = 0  # in a row, of workers that never came to work
         self.lost = 0  # workers
 
-    def run(self, tasks: Iterable[Task]) -> Generator[tuple[Task, Any], None, None]:
-        """Yields each task with its result or with `Failed`, as they are finished.
+    @property
+    def under_way(self) -> int:
+        """Images that are done of tasks that are not."""
+        return sum(worker.done for worker in self._workers)
+
+    def run(
+        self, tasks: Iterable[Task], *, advanced: Callable[[], object] = lambda: None
+    ) -> Generator[tuple[Task, Any, str], None, None]:
+        """Yields each task with its result or with `Failed`, and where it was done, as they are finished.
 
         Args:
             tasks: taken as workers need them, so that memory does not grow with their number.
+            advanced: called when `under_way` has changed.
 
         Raises:
             ShowtellError, OSError: what a worker could not do, and no other could.
@@ -163,10 +171,11 @@ class Pool(Generic[Task]):
                             except StopIteration:
                                 exhausted = True
                                 continue
-                        worker.tasks.append((worker.actor.run.remote(task), task, cost))
+                        stream = worker.actor.run.options(num_returns="streaming").remote(task)
+                        worker.tasks.append((stream, task, cost))
                 if exhausted and not self._again and not any(worker.tasks for worker in self._workers):
                     return
-                yield from self._collect()
+                yield from self._collect(advanced)
         finally:
             for worker in self._workers:
                 ray.kill(worker.actor)
@@ -176,30 +185,35 @@ class Pool(Generic[Task]):
         actor = self._class.remote(*self._arguments)
         return _Worker(actor, actor.ready.remote())
 
-    def _collect(self) -> Iterator[tuple[Task, Any]]:
+    def _collect(self, advanced: Callable[[], object]) -> Iterator[tuple[Task, Any, str]]:
         """Waits for something to happen, and yields what was finished."""
-        watched = {
+        watched: dict[Any, _Worker[Task]] = {  # references, and streams of results
             worker.ready if worker.ready is not None else worker.tasks[0][0]: worker
             for worker in self._workers
             if worker.ready is not None or worker.tasks
         }
+        done: list[Any]
         done, _ = ray.wait(list(watched), num_returns=1, timeout=_POLL)
-        for reference in done:
-            worker = watched[reference]
+        for one in done:
+            worker = watched[one]
             try:
-                result = ray.get(reference)
+                result = ray.get(one if worker.ready is not None else next(one))
             except _LOST as error:
                 yield from self._replace(worker, error)
                 continue
             except exceptions.RayTaskError as error:
                 result = self._judge(error)
             if worker.ready is not None:
-                worker.ready, self._deaths = None, 0
-                continue
-            _, task, _ = worker.tasks.popleft()
-            yield task, result
+                worker.ready, worker.place, self._deaths = None, result, 0
+            elif isinstance(result, int):
+                worker.done = result
+                advanced()
+            else:
+                _, task, _ = worker.tasks.popleft()
+                worker.done = 0
+                yield task, result, worker.place
 
-    def _replace(self, worker: _Worker[Task], error: Exception) -> Iterator[tuple[Task, Failed]]:
+    def _replace(self, worker: _Worker[Task], error: Exception) -> Iterator[tuple[Task, Failed, str]]:
         """Starts another worker in the place of one that died; only the task that it was at counts the loss."""
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else getattr(error, "cause", None)
         if isinstance(cause, exceptions.RayTaskError):  # its constructor raised
@@ -217,7 +231,11 @@ class Pool(Generic[Task]):
         for place, (_, task, cost) in enumerate(worker.tasks):
             cost += place == 0
             if cost >= ATTEMPTS:
-                yield task, Failed(f"{cost} workers died of it, the last so: {_first_line(error)}")
+                yield (
+                    task,
+                    Failed(f"{cost} workers died of it, the last so: {_first_line(error)}"),
+                    worker.place,
+                )
             else:
                 self._again.append((task, cost))
         self._workers[self._workers.index(worker)] = self._create()

@@ -12,12 +12,12 @@ from showtell.bulk.places import is_remote, open_place
 from showtell.bulk.plan import Part, Shard
 from showtell.bulk.tables import Columns, read_images
 from showtell.errors import DataError, ImageError
-from showtell.images import IMAGE_SUFFIXES, Allowance, KeptImage, is_url
+from showtell.images import IMAGE_SUFFIXES, Allowance, KeptImage, is_url, why_too_large
+from showtell.images.decode import LARGEST_FILE
 from showtell.intake import Item
 from showtell.intake.items import web_item
 from showtell.outputs import one_line
 
-LARGEST = 1 << 29  # bytes of one image's file
 _ATTEMPTS = 3  # of fetching an image from a store: what fails once may be a hiccup of the network
 _BLOCK = 512  # of a tar file
 
@@ -62,7 +62,10 @@ class _Stored:
         for attempt in range(_ATTEMPTS):
             try:
                 with open_place(self._place) as file:
-                    return file.read()
+                    content = file.read(LARGEST_FILE + 1)
+                if reason := why_too_large(len(content)):
+                    raise ImageError(f"{self._place}: {reason}")
+                return content
             except FileNotFoundError:
                 raise ImageError(f"{self._place}: there is no such file") from None
             except PermissionError:
@@ -90,7 +93,11 @@ def _read_table(part: Part, columns: Columns) -> Iterator[Item]:
 
 
 def _item(key: str, content: bytes | None, otherwise: str) -> Item:
-    return Item(key, b"", otherwise) if content is None else Item(key, _kept(_Held(content), key))
+    if content is None:
+        return Item(key, b"", otherwise)
+    if reason := why_too_large(len(content)):
+        return Item(key, b"", reason)
+    return Item(key, _kept(_Held(content), key))
 
 
 def _read_tar(part: Part) -> Iterator[Item]:
@@ -115,8 +122,8 @@ def _read_tar(part: Part) -> Iterator[Item]:
                         )
                     seen.add(member.name)
                     key = f"{part.file}/{member.name}"
-                    if member.size > LARGEST:
-                        yield Item(key, b"", f"the file is larger than {LARGEST:,} bytes")
+                    if reason := why_too_large(member.size):
+                        yield Item(key, b"", reason)
                         continue
                     content = tar.extractfile(member)
                     yield _item(key, None if content is None else content.read(), "no file")

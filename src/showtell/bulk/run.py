@@ -4,39 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
-import secrets
-import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from showtell.bulk.engine import Failed, Resources, open_pool
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import open_store
-from showtell.bulk.plan import Shard, cut_shards
+from showtell.bulk.plan import cut_shards
 from showtell.bulk.results import Finished, Results
 from showtell.bulk.work import CaptionWorker, Job
 from showtell.captioner import BATCH
-from showtell.errors import UsageError
 from showtell.outputs import Record
-from showtell.runtime import EngineOptions
-from showtell.telemetry import refuse_telemetry
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a job may use.
-
-    Args:
-        address: of a Ray cluster; None starts Ray on this machine.
-        workers: how many; 0 is as many as there are processors for.
-        threads: of the processor, for each worker.
-    """
-
-    address: str | None = None
-    workers: int = 0
-    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -50,6 +31,7 @@ class Report:
     failed: int  # of them, with an error
     given_up: dict[int, str]  # shards whose input could not be read, and why
     lost_workers: int
+    done: Mapping[str, int]  # images of this run, by where they were done
     seconds: float
 
 
@@ -83,9 +65,6 @@ def run_bulk(
         ShowtellError: the input, the options or the folder of results cannot be used.
         OSError: rows cannot be written, as on a full disk.
     """
-    import_ray_safely(resources.address)
-    from showtell.bulk.cluster import Failed, Pool, started
-
     began = time.monotonic()
     shard_size = -(-shard_size // BATCH) * BATCH
     store = open_store(job.output)
@@ -99,32 +78,33 @@ def run_bulk(
             say(f"the rows of {len(torn):,} finished shards are gone or torn; these are done again")
         missing = results.missing(retry_failed=retry_failed)
         first = next(missing, None)
-        reused = sum(entry.rows for entry in results.entries.values())
+        again = {entry.shard for entry in results.entries.values() if retry_failed and entry.failed}
+        reused = sum(entry.rows for entry in results.entries.values() if entry.shard not in again)
         given_up: dict[int, str] = {}
         rows = failed = lost = 0
+        done: Counter[str] = Counter()
+
+        def show() -> None:
+            progress(reused + rows + pool.under_way, results.plan.images)
+
         if first is not None:
-            cpus = (resources.workers or EngineOptions().thread_count) * resources.threads
-            if resources.address is None and not resources.workers:
-                cpus = max(EngineOptions().thread_count, resources.threads)
-            with started(resources.address, cpus=cpus) as there:
-                pool: Pool[Shard] = Pool(
-                    CaptionWorker, (job,), count=_count_workers(resources, there), threads=resources.threads
-                )
-                progress(reused, results.plan.images)
+            with open_pool(CaptionWorker, (job,), resources) as pool:
+                show()
                 shards = itertools.chain([first], missing)
                 try:
-                    with contextlib.closing(pool.run(shards)) as finished:
-                        for shard, result in finished:
+                    with contextlib.closing(pool.run(shards, advanced=show)) as finished:
+                        for shard, result, place in finished:
                             if isinstance(result, Failed):
                                 given_up[shard.number] = result.reason
+                                if shard.number in again:  # the rows that it had stay
+                                    reused += results.entries[shard.number].rows
                                 say(f"error: shard {shard.number}: {result.reason}")
                                 continue
-                            before = results.entries.get(shard.number)
                             results.add(result.entry)
                             rows, failed = rows + result.entry.rows, failed + result.entry.failed
-                            reused -= before.rows if before is not None else 0
                             on_shard(result.entry.rows, result.entry.failed, _records(result))
-                            progress(reused + rows, results.plan.images)
+                            done[place] += result.entry.rows
+                            show()
                 except BaseException:
                     with contextlib.suppress(OSError):  # done/ has it, too
                         results.finish()
@@ -132,26 +112,16 @@ def run_bulk(
                 lost = pool.lost
         complete = results.finish()
         return Report(
-            complete, results.plan.shards, reused, rows, failed, given_up, lost, time.monotonic() - began
+            complete,
+            results.plan.shards,
+            reused,
+            rows,
+            failed,
+            given_up,
+            lost,
+            done,
+            time.monotonic() - began,
         )
-
-
-def import_ray_safely(address: str | None) -> None:
-    """Sets what Ray reads when it is imported: it reports nothing, and where it is started here, it obeys nobody else.
-
-    Ray listens on all networks of the machine and runs whatever it is sent. A secret that only this process and its
-    children know keeps everybody else out.
-
-    Args:
-        address: of a cluster that runs; whoever started that decides who may use it.
-    """
-    refuse_telemetry()
-    if address is None and "ray" not in sys.modules:
-        os.environ["RAY_AUTH_MODE"] = "token"
-        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        os.environ.setdefault(
-            "RAY_worker_niceness", "0"
-        )  # Ray's 15 would let anything else have the processor first
 
 
 def describe_job(inputs: Inputs, job: Job, shard_size: int) -> dict[str, Any]:
@@ -170,15 +140,6 @@ def describe_job(inputs: Inputs, job: Job, shard_size: int) -> dict[str, Any]:
         "alt_text": job.alt_text,
         "min_confidence": job.min_confidence,
     }
-
-
-def _count_workers(resources: Resources, cpus: int) -> int:
-    possible = cpus // resources.threads
-    if possible < 1:
-        raise UsageError(
-            f"Ray has {cpus} processors, and a worker was to have {resources.threads} threads. Use fewer --threads."
-        )
-    return resources.workers or possible
 
 
 def _records(result: Finished) -> list[Record]:

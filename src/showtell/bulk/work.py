@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from showtell.bulk.engine import name_place
 from showtell.bulk.places import Store, open_store
 from showtell.bulk.plan import Shard
 from showtell.bulk.reading import read_items
@@ -21,6 +22,8 @@ from showtell.errors import BundleError
 from showtell.intake import Item
 from showtell.outputs import Record
 from showtell.telemetry import refuse_telemetry
+
+_OFTEN = 0.5  # seconds between two words of a worker on how far it is
 
 
 @dataclass(frozen=True)
@@ -73,22 +76,25 @@ class CaptionWorker:
         self._store = open_store(job.output)
         self._captioner = job.load()
 
-    def ready(self) -> int:
-        """Returns the number of its process, once the captioner is open."""
-        return os.getpid()
+    def ready(self) -> str:
+        """Returns where it works, once the captioner is open."""
+        return name_place()
 
-    def run(self, shard: Shard) -> Finished:
-        """Captions a shard, and writes its rows.
-
-        Raises:
-            DataError: the file that holds its images cannot be read; other shards can.
-            OSError: the rows cannot be written.
-        """
-        return caption_shard(self._captioner, shard, self._job, self._store)
+    def run(self, shard: Shard) -> Iterator[int | Finished]:
+        """Captions a shard, and writes its rows; as `caption_shard`."""
+        yield from caption_shard(self._captioner, shard, self._job, self._store)
 
 
-def caption_shard(captioner: Captioner, shard: Shard, job: Job, store: Store) -> Finished:
-    """Captions a shard, and writes its rows; as `CaptionWorker.run`."""
+def caption_shard(captioner: Captioner, shard: Shard, job: Job, store: Store) -> Iterator[int | Finished]:
+    """Captions a shard, and writes its rows.
+
+    Yields:
+        now and then how many images are captioned; at last what was written.
+
+    Raises:
+        DataError: the file that holds its images cannot be read; other shards can.
+        OSError: the rows cannot be written.
+    """
     records: list[Record] = []
     captioned = caption_items(
         captioner,
@@ -97,10 +103,14 @@ def caption_shard(captioner: Captioner, shard: Shard, job: Job, store: Store) ->
         min_confidence=job.min_confidence,
         start=shard.start,
     )
+    said = time.monotonic()
     with contextlib.closing(captioned) as results:
         for item, picture in results:
             records.append(Record.of(item.name, picture, error=_reason(item, picture), as_alt=job.alt_text))
-    return commit_shard(store, shard.number, records, job.form)
+            if time.monotonic() - said >= _OFTEN:
+                said = time.monotonic()
+                yield len(records)
+    yield commit_shard(store, shard.number, records, job.form)
 
 
 def _reason(item: Item, picture: CaptionedPicture) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +13,8 @@ from showtell.cli.engine_options import add_engine_options, add_model_option, lo
 from showtell.cli.output import log
 from showtell.cli.output_options import add_caption_options
 from showtell.cli.progress import show_progress
-from showtell.errors import Interrupted, require_packages
+from showtell.cli.ray_options import add_ray_address, log_workers, require_ray, without_chatter
+from showtell.errors import Interrupted
 
 if TYPE_CHECKING:
     from showtell.bulk.run import Report
@@ -85,11 +84,7 @@ def add_parser(commands: Commands) -> None:
     )
     add_caption_options(group)
     group = parser.add_argument_group("Ray")
-    group.add_argument(
-        "--ray-address",
-        metavar="HOST:PORT",
-        help="a cluster that runs, or auto; without it Ray is started here",
-    )
+    add_ray_address(group, otherwise="Ray is started here")
     group.add_argument(
         "--workers",
         metavar="N",
@@ -103,10 +98,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Captions what has no row yet; returns 1 if an image or a shard could not be read."""
-    require_packages("ray", "Captioning in bulk", "ray", "pyarrow", "fsspec")
-    warnings.filterwarnings(
-        "ignore", category=FutureWarning, module=r"ray(\.|$)"
-    )  # of Ray's, to those who use it
+    require_ray("Captioning in bulk")
     arguments.threads = arguments.threads or 1
     captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings, count=arguments.count)
@@ -114,8 +106,9 @@ def run(arguments: argparse.Namespace) -> int:
     digest = captioner.digest
     del captioner  # workers have their own
 
+    from showtell.bulk.engine import Resources
     from showtell.bulk.inputs import Inputs
-    from showtell.bulk.run import Resources, run_bulk
+    from showtell.bulk.run import run_bulk
     from showtell.bulk.tables import Columns
     from showtell.bulk.work import Job
     from showtell.outputs import Failures
@@ -136,12 +129,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     failures = Failures(f"the rows of {arguments.output}", log)
     try:
-        with (
-            show_progress("captions", "images") as progress,
-            # Ray prints there what happens to its workers; ours are counted, and nothing else belongs there.
-            Path(os.devnull).open("w") as nowhere,
-            contextlib.redirect_stdout(nowhere),
-        ):
+        with show_progress("captions", "images") as progress, without_chatter():
             report = run_bulk(
                 Inputs(arguments.inputs, arguments.kind, columns),
                 job,
@@ -167,12 +155,8 @@ def _sum_up(report: Report, output: str) -> None:
         f" in {report.seconds:,.0f} s ({report.rows / report.seconds:,.1f} a second)" if report.rows else ""
     )
     before = f"; {report.reused:,} were done before" if report.reused else ""
-    lost = (
-        f"; {report.lost_workers:,} workers died, and their work was done again"
-        if report.lost_workers
-        else ""
-    )
-    log(f"captioned {report.rows:,} images{speed}{before}{lost}")
+    log(f"captioned {report.rows:,} images{speed}{before}")
+    log_workers(report.lost_workers, report.done)
     if report.complete:
         log(f"{output} is complete: {report.rows + report.reused:,} rows in {report.shards:,} shards")
         return

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from showtell.cli.arguments import Commands, add_command, integer, one_of, writable_folder
 from showtell.cli.data_options import add_data_options, read_data
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import show_progress
-from showtell.errors import require_framework
+from showtell.cli.ray_options import add_ray_address, log_workers, require_ray, without_chatter
+from showtell.errors import UsageError, require_framework
+
+if TYPE_CHECKING:
+    from showtell.bulk.features import RayBatches
 
 
 def add_parser(commands: Commands) -> None:
@@ -63,7 +68,22 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--skip-bad", action="store_true", help="go on without images that cannot be read")
     parser.add_argument("--batch-size", metavar="N", type=integer(minimum=1), default=32, help="default 32")
     parser.add_argument(
-        "--workers", metavar="N", type=integer(minimum=1), default=2, help="decoding threads (2)"
+        "--workers", metavar="N", type=integer(minimum=1), default=2, help="threads that decode images (2)"
+    )
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=integer(minimum=1),
+        help="processor threads of the encoder; default: one per core, and 1 for each worker on Ray",
+    )
+    group = parser.add_argument_group("Ray", "Several encoders, on this machine or on many (docs/bulk.md).")
+    group.add_argument("--ray", action="store_true", help="start Ray here, with a worker for each processor")
+    add_ray_address(group, otherwise="Ray is started here, where --ray asks for it")
+    group.add_argument(
+        "--ray-workers",
+        metavar="N",
+        type=integer(minimum=1),
+        help="encoders; default: as many as there are processors for",
     )
 
 
@@ -72,7 +92,9 @@ def run(arguments: argparse.Namespace) -> int:
     require_framework("Extracting features")
     from showtell.config import SEPARATOR, EncoderConfig
     from showtell.encoders import build_encoder, extract_features, list_caches
+    from showtell.encoders.batches import compute_batches
 
+    on_ray = _open_ray(arguments)
     dataset = read_data(arguments)
     encoder = build_encoder(
         EncoderConfig(
@@ -86,7 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     skipped: dict[str, str] = {}
     for member, folder in list_caches(encoder, arguments.output):
-        with show_progress(f"features of {member.source.name}", "images") as progress:
+        with show_progress(f"features of {member.source.name}", "images") as progress, without_chatter():
             report = extract_features(
                 dataset,
                 member,
@@ -96,6 +118,7 @@ def run(arguments: argparse.Namespace) -> int:
                 progress=progress,
                 rebuild=arguments.rebuild,
                 skip_bad=arguments.skip_bad,
+                source=on_ray or compute_batches,
             )
         for image_id, reason in report.skipped.items():
             if image_id not in skipped:
@@ -111,4 +134,25 @@ def run(arguments: argparse.Namespace) -> int:
                 "skipped": len(report.skipped),
             }
         )
+    if on_ray is not None:
+        log_workers(on_ray.lost_workers, on_ray.done)
     return 1 if skipped else 0
+
+
+def _open_ray(arguments: argparse.Namespace) -> RayBatches | None:
+    """Returns what computes features on Ray; None where it is not asked for, and the encoder is set up to work here."""
+    if not arguments.ray and arguments.ray_address is None:
+        if arguments.ray_workers is not None:
+            raise UsageError(
+                "--ray-workers says how many encoders work on Ray. Give --ray, or --ray-address."
+            )
+        if arguments.threads is not None:
+            from showtell.encoders.elsewhere import use_threads
+
+            use_threads(arguments.threads)
+        return None
+    require_ray("Extracting features on Ray")
+    from showtell.bulk.engine import Resources
+    from showtell.bulk.features import RayBatches
+
+    return RayBatches(Resources(arguments.ray_address, arguments.ray_workers or 0, arguments.threads or 1))

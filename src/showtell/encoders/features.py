@@ -1,14 +1,13 @@
 """Extraction: every image of a data set through a frozen encoder, once, into a cache on disk.
 
-Threads decode images while the network runs; two batches of them at most are in memory. After each
-batch the features are on disk before the journal lists them, so that a kill loses at most the batch in
-flight.
+What is to do is found out first; then batches come from where they are computed (`BatchSource`), and one writer
+appends them. After each batch the features are on disk before the journal lists them, so that a kill loses at
+most the batches in flight.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import shutil
@@ -18,29 +17,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from showtell.data.records import CaptionedImage, Dataset
+from showtell.data.records import Dataset
 from showtell.encoders.backbone import Encoder
-from showtell.encoders.cache import HalfArray
+from showtell.encoders.batches import BatchSource, Wanted, compute_batches
 from showtell.encoders.cache_contents import (
     DATA,
     HEADER_BYTES,
     JOURNAL,
     MANIFEST,
     Contents,
-    Entry,
     check_fingerprint,
     read_contents,
     read_journal,
 )
 from showtell.encoders.cache_writer import CacheWriter
-from showtell.errors import CacheError, EncoderError, ImageError, UsageError
+from showtell.errors import CacheError, EncoderError, UsageError
 from showtell.files import lock_folder
-from showtell.images import Preprocessing, View, read_batches, read_view
-
-_LARGEST = float(np.finfo(np.float16).max)
+from showtell.images import View
 
 
 @dataclass(frozen=True)
@@ -55,15 +48,6 @@ class ExtractionReport:
     skipped: Mapping[str, str] = field(default_factory=dict)  # image id to reason: unreadable images left out
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """One image as it comes from the threads that read."""
-
-    image_id: str
-    pixels: npt.NDArray[np.uint8]  # (height, width, 3)
-    entry: Entry  # its row is not known yet
-
-
 def extract_features(
     dataset: Dataset,
     encoder: Encoder,
@@ -75,6 +59,7 @@ def extract_features(
     rebuild: bool = False,
     skip_bad: bool = False,
     views: Sequence[View] | None = None,
+    source: BatchSource = compute_batches,
 ) -> ExtractionReport:
     """Computes the features of all images that the cache does not have yet.
 
@@ -85,12 +70,13 @@ def extract_features(
         folder: of the cache; made if need be. One that was interrupted is continued, a finished one is
             extended with images that are new or have changed.
         batch_size: images per batch; also what a crash loses at most.
-        workers: threads that decode images.
+        workers: threads that decode images, of each process that computes.
         progress: called with (done, total) after each batch.
         rebuild: throw away what is in the folder's cache first.
         skip_bad: leave out images that cannot be read, and report them.
         views: how each image is seen, in their order; None sees them as they are. Other views need another cache, and
             so do more images with views.
+        source: where the features are computed; in this process by default. Whatever it is, this process alone writes.
 
     Returns:
         What was done, how fast, and how large the cache is.
@@ -126,32 +112,28 @@ def extract_features(
         if rebuild:
             _discard(folder)
         contents = _resume(folder, encoder, fingerprint_features(dataset, encoder, views))
-        todo = [
-            (image, view)
+        wanted = [
+            Wanted(image.id, image.path, view)
             for image, view in zip(dataset.images, views or [View()] * len(dataset.images), strict=True)
             if image.id not in contents.images or not contents.images[image.id].is_current(image.path)
         ]
-        reused = len(dataset.images) - len(todo)
-        _check_space(folder, len(todo) * contents.row_bytes)
-        read = functools.partial(_read, preprocessing=encoder.preprocessing)
+        reused = len(dataset.images) - len(wanted)
+        _check_space(folder, len(wanted) * contents.row_bytes)
         bad: dict[str, str] = {}
         done = 0
         if progress is not None:
             progress(reused, len(dataset.images))
-        with (
-            CacheWriter(folder, contents) as writer,
-            contextlib.closing(read_batches(todo, read, size=batch_size, workers=workers)) as batches,
-        ):
-            for batch in batches:
-                for (image, _), item in zip(todo[done:], batch):
-                    if isinstance(item, ImageError):
-                        bad[image.id] = str(item)
-                full = batch_size if done else len(batch)
-                done += len(batch)
-                pictures = [item for item in batch if isinstance(item, _Picture)]
-                writer.append(*_encode(encoder, pictures, size=full))
-                if progress is not None:
-                    progress(reused + done, len(dataset.images))
+        with CacheWriter(folder, contents) as writer:
+            if wanted:
+                size = min(batch_size, len(wanted))
+                with contextlib.closing(source(encoder, wanted, size=size, workers=workers)) as batches:
+                    for batch in batches:
+                        bad.update(batch.bad)
+                        writer.append(batch.entries, batch.features)
+                        done += len(batch)
+                        if progress is not None:
+                            progress(reused + done, len(dataset.images))
+            bad = {one.image_id: bad[one.image_id] for one in wanted if one.image_id in bad}  # in their order
             if bad and not skip_bad:
                 raise CacheError(
                     f"{folder}: {len(bad)} of {len(dataset.images)} images cannot be read: {_listed(bad)}. "
@@ -171,35 +153,6 @@ def extract_features(
     )
 
 
-def _encode(
-    encoder: Encoder, pictures: list[_Picture], *, size: int
-) -> tuple[list[tuple[str, Entry]], HalfArray]:
-    """Returns what the cache lists of each picture, by id, and the features.
-
-    A batch smaller than `size`, the last one, is filled up with black pictures: torch plans its convolutions anew, and
-    takes memory, for every number of pictures that it has not met.
-    """
-    if not pictures:
-        return [], np.empty((0, *encoder.shape), dtype=np.float16)
-    pixels = np.zeros((max(size, len(pictures)), *pictures[0].pixels.shape), dtype=np.uint8)
-    for place, picture in enumerate(pictures):
-        pixels[place] = picture.pixels
-    features = encoder.encode(pixels)[: len(pictures)]
-    largest = float(np.abs(features).max())
-    if largest > _LARGEST:
-        reason = "Its weights are damaged or need another preprocessing."
-        if encoder.source.kind == "random":
-            reason = (
-                "Its weights are random: its batch norms have seen no pictures yet, so nothing keeps the features "
-                "small. Use trained weights, or train it (encoder.trainable = true)."
-            )
-        raise EncoderError(
-            f"The backbone {encoder.config.name} gives features as large as {largest:.3g}; float16, which "
-            f"the cache holds, ends at {_LARGEST:.0f}. {reason}"
-        )
-    return [(picture.image_id, picture.entry) for picture in pictures], features.astype("<f2")
-
-
 def fingerprint_features(dataset: Dataset, encoder: Encoder, views: Sequence[View] | None = None) -> str:
     """Returns what is equal only for equal features: the encoder's fingerprint, or one of it and the images' views."""
     if views is None:
@@ -207,27 +160,6 @@ def fingerprint_features(dataset: Dataset, encoder: Encoder, views: Sequence[Vie
     seen = {image.id: asdict(view) for image, view in zip(dataset.images, views, strict=True)}
     facts = {"encoder": encoder.fingerprint, "views": seen}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _read(item: tuple[CaptionedImage, View], preprocessing: Preprocessing) -> _Picture:
-    image, view = item
-    try:
-        # The digest and the pixels must be of the same bytes, so they are read once; the status is taken
-        # before, so that a change in between makes the entry stale rather than wrong.
-        status = image.path.stat()
-        if not image.path.is_file():
-            raise ImageError(f"{image.path} is not a file")
-        data = image.path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ImageError(f"{image.path}: {reason}") from error
-    try:
-        pixels = read_view(preprocessing, data, view)
-    except ImageError as error:  # it speaks of bytes; here the file's name is known
-        reason = str(error).partition(": ")[2] or str(error)
-        raise ImageError(f"{image.path}: {reason}") from error
-    digest = hashlib.sha256(data).hexdigest()
-    return _Picture(image.id, pixels, Entry(-1, digest, len(data), status.st_mtime_ns))
 
 
 def _resume(folder: Path, encoder: Encoder, fingerprint: str) -> Contents:

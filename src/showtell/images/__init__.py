@@ -5,7 +5,7 @@ from __future__ import annotations
 from showtell.images.addresses import is_url
 from showtell.images.ahead import read_ahead, read_batches
 from showtell.images.augment import Augmentation, View, draw_view, read_view
-from showtell.images.decode import DEFAULT_MAX_PIXELS, open_image
+from showtell.images.decode import DEFAULT_MAX_PIXELS, open_image, why_too_large
 from showtell.images.kept import Allowance, KeptImage
 from showtell.images.preprocess import FITS, INTERPOLATIONS, Preprocessing
 from showtell.images.sources import ImageSource, is_source, keep_source
@@ -32,4 +32,5 @@ __all__ = [
     "read_ahead",
     "read_batches",
     "read_view",
+    "why_too_large",
 ]

@@ -42,7 +42,10 @@ from showtell.images.sources import ImageSource, name_of, path_of
 from showtell.images.web import is_web_page
 
 DEFAULT_MAX_PIXELS = 89_000_000  # about 270 MB as RGB; below Pillow's own warning at 89.5 million
-
+LARGEST_FILE = (
+    512 << 20
+)  # bytes of what is read whole into memory: so many pixels as RGB with 16 bits take less
+_READ_WHOLE = ("WEBP", "AVIF", "HEIF")  # their plug-ins do so on opening; the others read in pieces
 # HEIF comes last: some AVIF files bear its name, and it needs a plugin that is not Pillow's own.
 _FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000", "HEIF")
 
@@ -239,6 +242,8 @@ def _identify(file: IO[bytes], name: str, max_pixels: int) -> ImageFile.ImageFil
         factory, accepts = Image.OPEN.get(form, (None, None))
         if factory is None or accepts is None or accepts(head[:16]) is not True:
             continue
+        if form in _READ_WHOLE and (reason := why_too_large(file.seek(0, os.SEEK_END))):
+            raise ImageError(f"{name}: {reason}")
         file.seek(0)
         try:
             image = factory(file, "")
@@ -290,6 +295,11 @@ def _describe(head: bytes) -> str:
     if not head.translate(None, bytes(range(0x20, 0x7F)) + b"\t\r\n"):
         return f"it is text, which begins with {head[:24].decode()!r}"
     return f"it starts with {head[:12]!r}; JPEG, PNG, GIF, WebP, TIFF, BMP, PPM, AVIF and JPEG 2000 are read"
+
+
+def why_too_large(size: int) -> str:
+    """Returns why a file of so many bytes must not be read whole, or "" where it may."""
+    return f"the file is larger than {LARGEST_FILE:,} bytes" if size > LARGEST_FILE else ""
 
 
 def _check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:

@@ -14,11 +14,10 @@ from typing import IO
 from showtell.errors import UsageError
 from showtell.files import path_digest
 from showtell.images import IMAGE_SUFFIXES, is_url
+from showtell.images.decode import LARGEST_FILE
 from showtell.intake.items import STANDARD_INPUT, Item, web_item
 from showtell.intake.lists import read_paths
 from showtell.intake.scan import expand_pattern, has_wildcards, scan_folder
-
-_LARGEST_INPUT = 512 << 20  # bytes of an image on standard input
 
 
 class Intake:
@@ -130,11 +129,9 @@ class Intake:
 
     def _standard_input(self) -> Item:
         if self._bytes is None:
-            self._bytes = _standard_input().read(_LARGEST_INPUT + 1)
-        if len(self._bytes) > _LARGEST_INPUT:
-            return Item(
-                STANDARD_INPUT, b"", f"there are more than {_LARGEST_INPUT:,} bytes on standard input"
-            )
+            self._bytes = _standard_input().read(LARGEST_FILE + 1)
+        if len(self._bytes) > LARGEST_FILE:
+            return Item(STANDARD_INPUT, b"", f"there are more than {LARGEST_FILE:,} bytes on standard input")
         return Item(STANDARD_INPUT, self._bytes)
 
     def _open_list(self, listed: str) -> IO[bytes]:

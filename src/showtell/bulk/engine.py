@@ -1,0 +1,109 @@
+"""What work on Ray needs before Ray is imported: what it may use, and how it is kept to itself."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import secrets
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from showtell.errors import UsageError
+from showtell.runtime import EngineOptions
+from showtell.telemetry import refuse_telemetry
+
+if TYPE_CHECKING:
+    from showtell.bulk.cluster import Pool
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job may use.
+
+    Args:
+        address: of a Ray cluster; None starts Ray on this machine.
+        workers: how many; 0 is as many as there are processors for.
+        threads: of the processor, for each worker.
+    """
+
+    address: str | None = None
+    workers: int = 0
+    threads: int = 1
+
+    @property
+    def cpus(self) -> int:
+        """The processors that Ray is to have where it is started here."""
+        there = EngineOptions().thread_count
+        return self.workers * self.threads if self.workers else max(there, self.threads)
+
+    def count_workers(self, cpus: int) -> int:
+        """Returns how many workers there are with so many processors.
+
+        Raises:
+            UsageError: not one.
+        """
+        possible = cpus // self.threads
+        if possible < 1:
+            raise UsageError(
+                f"Ray has {cpus} processors, and a worker was to have {self.threads} threads. Use fewer --threads."
+            )
+        return self.workers or possible
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a task was given up; others were not."""
+
+    reason: str
+
+
+def name_place() -> str:
+    """Returns where a worker of Ray works: its machine, and Ray's node, of which a machine may have several."""
+    import ray
+
+    return f"{platform.node()} (node {ray.get_runtime_context().get_node_id()[:8]})"
+
+
+@contextlib.contextmanager
+def open_pool(
+    worker: type, arguments: tuple[Any, ...], resources: Resources, *, result_bytes: int = 0
+) -> Iterator[Pool[Any]]:
+    """Starts Ray, or connects to it, and gives a pool of workers; Ray ends with it where it was started here.
+
+    Args:
+        worker: their class, as for `Pool`.
+        arguments: of its constructor.
+        resources: where the work is done.
+        result_bytes: of one result of a worker: Ray's store, where it is started here, has room for all that can be
+            under way.
+
+    Raises:
+        UsageError: nobody answers at the address, or there is no room for a worker.
+    """
+    import_ray_safely(resources.address)
+    from showtell.bulk.cluster import AHEAD, Pool, started
+
+    most = resources.count_workers(resources.cpus) * (AHEAD + 1)  # and those that the leading process holds
+    with started(resources.address, cpus=resources.cpus, store_bytes=most * result_bytes) as cpus:
+        yield Pool(worker, arguments, count=resources.count_workers(cpus), threads=resources.threads)
+
+
+def import_ray_safely(address: str | None) -> None:
+    """Sets what Ray reads when it is imported: it reports nothing, and where it is started here, it obeys nobody else.
+
+    Ray listens on all networks of the machine and runs whatever it is sent. A secret that only this process and its
+    children know keeps everybody else out.
+
+    Args:
+        address: of a cluster that runs; whoever started that decides who may use it.
+    """
+    refuse_telemetry()
+    if address is None and "ray" not in sys.modules:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        os.environ.setdefault(
+            "RAY_worker_niceness", "0"
+        )  # Ray's 15 would let anything else have the processor first
