@@ -1,7 +1,7 @@
 """What fine-tuning a captioner for a domain gains there, and what it forgets elsewhere.
 
 A captioner is trained on Flickr8k without the pictures of a theme; it is fine-tuned on a few of them
-(`showtell train fine-tune --from`); both are scored on the theme's other pictures and on dev without the theme.
+(`showtell train rehearse --from`); both are scored on the theme's other pictures and on dev without the theme.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--recipe", default="adaptive-lstm", help="of the captioner without the theme")
     parser.add_argument("--set", action="append", default=[], dest="settings", help="of the recipe")
     parser.add_argument(
+        "--tuning-recipe", default="rehearse", help="rehearse, or fine-tune, which sees no old pictures"
+    )
+    parser.add_argument(
         "--tune", action="append", default=[], help="SECTION.KEY=VALUE of the fine-tuning; again for more"
     )
     parser.add_argument(
@@ -46,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     dataset = read_dataset(arguments.flickr8k)
     words = frozenset(arguments.theme.split())
     general, domain = work / "general.json", work / f"domain-{arguments.images}.json"
+    _check_settings(arguments, work / "settings.json")
     _save(dataset, general, domain, words, arguments.images)
     base, tuned = work / "base", work / arguments.name
     if not (base / "done").is_file():
@@ -54,14 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         run_command(["train", arguments.recipe, *data, *settings, "--output", str(base), "--resume"])
         (base / "done").touch()
     settings = [word for setting in arguments.tune for word in ("--set", setting)]
-    data = [*flickr8k, "--splits", str(domain)]
-    run_command(
-        ["train", "fine-tune", "--from", str(base), *data, *settings, "--output", str(tuned), "--resume"]
-    )
+    data = [*flickr8k, "--splits", str(domain), "--old-data", str(arguments.flickr8k.resolve())]
+    command = ["train", arguments.tuning_recipe, "--from", str(base), *data, *settings]
+    run_command([*command, "--output", str(tuned), "--resume"])
     scores = {}
     for name, splits, split in (("theme", domain, "test"), ("elsewhere", general, "dev")):
         for model in (base, tuned):
-            report = work / f"{model.name}-{name}.json"
+            report = work / f"{model.name}-{splits.stem}-{name}.json"
             if model is tuned or not report.is_file():
                 command = ["evaluate", str(model), *flickr8k, "--splits", str(splits), "--split", split]
                 run_command([*command, "--no-overlap", "--output", str(report)])
@@ -74,8 +77,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         Target("CIDEr lost elsewhere", lost, at_most=3.0),
     ]
     found = {name: shorten(score) for name, score in scores.items()}
-    print_line("domain", targets, images=arguments.images, tune=arguments.tune, **found)
+    tuning = {"recipe": arguments.tuning_recipe, "set": arguments.tune}
+    print_line("domain", targets, theme=arguments.theme, images=arguments.images, tuning=tuning, **found)
     return 0
+
+
+def _check_settings(arguments: argparse.Namespace, path: Path) -> None:
+    """Keeps what the captioner without the theme depends on; ends where the folder has one of another kind."""
+    ours = {"theme": arguments.theme, "recipe": arguments.recipe, "set": arguments.settings}
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != ours:
+        raise SystemExit(
+            f"benchmarks: {path.parent} holds a captioner of another theme, recipe or --set. Choose another --work."
+        )
+    path.write_text(json.dumps(ours), encoding="utf-8")
 
 
 def _save(dataset: Dataset, general: Path, domain: Path, words: frozenset[str], images: int) -> None:

@@ -102,7 +102,8 @@ class Place:
             for name, stem in IMAGES.items()
         }
         runs = dict.fromkeys(
-            ["runs/mine", "runs/one", "runs/two", "runs/three", "tutorial/run"], self._copy_run
+            ["runs/general", "runs/mine", "runs/one", "runs/two", "runs/three", "tutorial/run"],
+            self._copy_run,
         )
         bundles = dict.fromkeys(
             ["models/compact", "models/flickr8k-fast", "models/flickr8k-best"], self._copy_bundle
@@ -368,7 +369,7 @@ def _shrink(words: list[str]) -> list[str]:
     if words[0] != "train" or words[1] == "mine.toml":
         return words
     tables = {section: dict(table) for section, table in TINY.items()}
-    if words[1] == "fine-tune":
+    if words[1] in ("fine-tune", "rehearse"):
         tables = {"training": TINY["training"]}
     else:
         tables["decoder"] = SIZES.get(words[1], SIZES["attend-gru-additive"])

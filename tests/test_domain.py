@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from showtell.forgetting import measure_forgetting
 from showtell.recipes import load_recipe
 from showtell.text import FIRST_WORD, Vocabulary, tokenize
 from showtell.training import train
+from showtell.training.batches import EncodedCaption
 from showtell.training.checkpoint import read_checkpoint
+from showtell.training.schedule import Schedule
 from tiny_runs import ATTENDING, Settings, draw_dataset, shared_dataset, tiny_recipe, trained_run
 
 NEW = "zebra"  # a word that the drawn scenes do not have
@@ -31,6 +34,11 @@ def with_zebras(dataset: Dataset) -> Dataset:
         replace(image, captions=(*image.captions, f"a {NEW} on {tokenize(image.captions[0])[-1]}"))
         for image in dataset.images
     ]
+    return replace(dataset, images=tuple(images))
+
+
+def with_only_zebras(dataset: Dataset) -> Dataset:
+    images = [replace(image, captions=(f"one {NEW}", f"the {NEW}")) for image in dataset.images]
     return replace(dataset, images=tuple(images))
 
 
@@ -76,10 +84,10 @@ def test_old_words_keep_their_rows_and_new_ones_begin_as_their_mean(
 
 def test_a_new_word_is_learnt(tmp_path: Path) -> None:
     dataset = shared_dataset()
-    zebras = tuple(replace(image, captions=(f"one {NEW}", f"the {NEW}")) for image in dataset.images)
+    zebras = with_only_zebras(dataset)
     recipe = tiny_recipe(training={"epochs": 12, "learning_rate": 0.02, "evaluate_every": 12})
-    run = train(recipe, replace(dataset, images=zebras), tmp_path / "run", start=trained_run())
-    [picture] = Captioner.load(run.bundle).caption(zebras[0].path)
+    run = train(recipe, zebras, tmp_path / "run", start=trained_run())
+    [picture] = Captioner.load(run.bundle).caption(zebras.images[0].path)
     assert NEW in picture.text.split()
 
 
@@ -137,20 +145,35 @@ def test_a_trained_encoder_is_taken_over_frozen_or_learning(tmp_path: Path) -> N
 
 
 def test_what_was_forgotten_is_measured_on_the_same_pictures(tmp_path: Path) -> None:
-    found = measure_forgetting(trained_run(), trained_run(), shared_dataset())
+    """A captioner that knows little, and one that knows more, in both orders."""
+    dataset = shared_dataset()
+    recipe = tiny_recipe(training={"epochs": 12, "learning_rate": 0.02, "evaluate_every": 12})
+    start, good = trained_run(), train(recipe, dataset, tmp_path / "good").bundle
+    found = measure_forgetting(start, good, dataset)
     assert found.images == 5
-    assert found.before == found.after
-    assert all(one.value == 0 for one in found.differences.values())
+    expected = Captioner.load(start).evaluate(dataset, split="dev", resamples=0).scored.corpus
+    assert {name: found.before[name] for name in expected} == expected
+    assert found.before["Bleu_1"] < found.after["Bleu_1"]
+    gained = found.after["Bleu_1"] - found.before["Bleu_1"]
+    assert found.differences["Bleu_1"].value == pytest.approx(gained)
+    back = measure_forgetting(good, start, dataset)
+    assert (back.before, back.after) == (found.after, found.before)
+
+
+def command(run: Path, recipe: str = "fine-tune", *more: str) -> list[str]:
+    data = shared_dataset().images[0].path.parent.parent
+    start = trained_run(include_encoder=True)
+    words = ["train", recipe, "--data", str(data), "--output", str(run), "--from", str(start)]
+    return [*words, "--set", "training.epochs=1", *more]
 
 
 def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = shared_dataset().images[0].path.parent.parent
-    start, run = trained_run(include_encoder=True), tmp_path / "run"
-    words = ["train", "fine-tune", "--data", str(data), "--output", str(run)]
-    assert main([*words, "--old-data", str(data)]) == 2
-    assert "--from MODEL" in capsys.readouterr().err
-    tuned = ["--from", str(start), "--old-data", str(data), "--set", "training.epochs=1"]
-    assert main([*words, *tuned]) == 0
+    run = tmp_path / "run"
+    words = command(run)
+    data = words[3]
+    assert main([*words[:6], "--old-data", data]) == 2
+    assert "--from" in capsys.readouterr().err
+    assert main([*words, "--old-data", data]) == 0
     said = capsys.readouterr().err
     assert "words, and 0 new ones" in said
     assert "CIDEr of the old data" in said
@@ -159,6 +182,102 @@ def test_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert kept["differences"]["CIDEr"]["difference"] == pytest.approx(
         kept["after"]["CIDEr"] - kept["before"]["CIDEr"]
     )
+
+
+def test_old_data_that_cannot_be_captioned_do_not_spoil_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = draw_dataset(tmp_path / "old")
+    splits = tmp_path / "run-before"
+    shutil.copytree(trained_run(include_encoder=True), splits)
+    [first, *_] = old.split("dev").images
+    first.path.write_bytes(b"no picture")
+    words = command(tmp_path / "run")
+    words[words.index("--from") + 1] = str(splits)
+    assert main([*words, "--old-data", str(first.path.parent.parent)]) == 1
+    said = capsys.readouterr()
+    assert "what was forgotten could not be measured" in said.err
+    assert first.path.name in said.err
+    assert "CIDEr" in json.loads(said.out)
+    assert Captioner.load(tmp_path / "run") is not None
+
+
+# Rehearsal
+
+
+def test_old_pictures_take_turns() -> None:
+    captions = [EncodedCaption(image, (1, 4), (4, 2)) for image in range(14) for _ in range(2)]
+    recipe = tiny_recipe(training={"epochs": 3, "batch_size": 4, "batching": "image", "rehearsal": 2.0})
+    schedule = Schedule(recipe, captions, new=2)
+    seen = []
+    for epoch in range(3):
+        images = [captions[index].image for batch in schedule.plan(epoch) for index in batch]
+        assert all(images.count(image) == 2 for image in set(images))  # all of its captions
+        assert {0, 1} < set(images)
+        seen.append(set(images) - {0, 1})
+    assert [len(images) for images in seen] == [4, 4, 4]
+    assert set().union(*seen) == set(range(2, 14))  # none comes twice before each has come
+    assert schedule.plan(3) != schedule.plan(0)
+    assert set(range(2, 6)) == {captions[i].image for batch in schedule.plan(3) for i in batch} - {0, 1}
+    assert schedule.taught_steps == 3 * 2
+    few = Schedule(tiny_recipe(training={"rehearsal": 100.0}), captions, new=2)
+    assert sorted(index for batch in few.plan(5) for index in batch) == list(range(len(captions)))
+
+
+def test_old_pictures_are_learnt_again(tmp_path: Path) -> None:
+    """A captioner that learns zebras says them for everything, unless it goes on with what it knew."""
+    new, old = with_only_zebras(draw_dataset(tmp_path / "new", train=6, seed=1)), shared_dataset()
+    recipe = {"epochs": 12, "learning_rate": 0.02, "evaluate_every": 12, "batching": "image", "batch_size": 4}
+    says = {}
+    for name, more in (("alone", {}), ("rehearsed", {"rehearsal": 3.0})):
+        run = train(
+            tiny_recipe(training={**recipe, **more}, text={"min_count": 2}),
+            new,
+            tmp_path / name,
+            start=trained_run(),
+            old_data=old if more else None,
+        )
+        found = open_bundle(run.bundle).vocabulary
+        # What only the old data have at this count brings no words: theirs are known.
+        assert set(found.words) - set(open_bundle(trained_run()).vocabulary.words) == {NEW}
+        captions = Captioner.load(run.bundle).caption([image.path for image in old.split("dev").images])
+        says[name] = sum(NEW in picture.text.split() for picture in captions)
+    assert says["alone"] == 5
+    assert says["rehearsed"] < 3
+
+
+def test_what_rehearsal_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command(tmp_path / "run", "rehearse")) == 2
+    said = capsys.readouterr().err
+    assert "training.rehearsal = 6" in said
+    assert "--old-data DATA" in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_old_data_are_split_as_the_run_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = command(tmp_path / "run", "rehearse")
+    other = draw_dataset(tmp_path / "other", train=3).images[0].path.parent.parent
+    assert main([*words, "--old-data", str(other)]) == 2
+    said = capsys.readouterr().err
+    assert f"--old-data {other} is not what" in said
+    assert main([*words, "--old-data", words[3]]) == 0
+    splits = json.loads((tmp_path / "run" / "splits.json").read_text())["splits"]
+    before = json.loads((trained_run(include_encoder=True) / "splits.json").read_text())["splits"]
+    [name] = {id.split("/")[0] for id in splits["train"]} - {id.split("/")[0] for id in splits["dev"]}
+    rehearsed = {id.removeprefix(f"{name}/") for id in splits["train"] if id.startswith(f"{name}/")}
+    assert rehearsed
+    assert rehearsed <= set(before["train"])
+    assert len(splits["dev"]) == len(before["dev"])
+
+
+def test_nothing_of_how_the_captioner_was_trained_is_taken() -> None:
+    settings = {"accumulate": 4, "batching": "image", "patience": 2, "word_dropout": 0.5, "device": "cuda"}
+    start = tiny_recipe(training=settings, text={"max_words": 7})
+    recipe = load_recipe("fine-tune", start=start)
+    assert (recipe.training.accumulate, recipe.training.patience, recipe.training.device) == (1, 0, "auto")
+    assert recipe.training.word_dropout == 0
+    assert recipe.text.max_words == 0
+    assert recipe.encoder.name == start.encoder.name
 
 
 def test_words_are_extended_in_order() -> None:

@@ -76,9 +76,11 @@ def tiny_recipe(
     )
 
 
-def draw_dataset(folder: Path, *, train: int = 16, dev: int = 5, test: int = 5, size: int = 64) -> Dataset:
+def draw_dataset(
+    folder: Path, *, train: int = 16, dev: int = 5, test: int = 5, size: int = 64, seed: int = 0
+) -> Dataset:
     """Draws a small data set into a new folder and reads it."""
-    write_drawn_dataset(folder, train=train, dev=dev, test=test, size=size)
+    write_drawn_dataset(folder, train=train, dev=dev, test=test, size=size, seed=seed)
     return read_dataset(folder)
 
 

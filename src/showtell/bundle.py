@@ -70,7 +70,7 @@ class Bundle:
     digest: str = ""  # of bundle.json, set by `load_bundle` and `save_bundle`
 
     def starting_recipe(self) -> Recipe:
-        """Returns what recipes inherit that go on from this captioner (`base = "from"`)."""
+        """Returns the recipe of which others take sections that go on from this captioner (`base = "from"`)."""
         if self.encoder_weights is None:
             return self.recipe
         return replace(self.recipe, encoder=replace(self.recipe.encoder, weights=FROM))

@@ -152,6 +152,9 @@ class TrainingConfig:
     blend: float = 1.0
     """how far what is evaluated and kept goes from the weights of the captioner that a run starts from (`--from`)
     towards those that are learnt: less forgets less (Wortsman et al. 2022, "Robust fine-tuning of zero-shot models")"""
+    rehearsal: float = 0.0
+    """how many pictures of the old data (`--old-data`) are learnt again for each new one, so that less is forgotten
+    (Robins 1995, "Catastrophic forgetting, rehearsal and pseudorehearsal")"""
     device: str = "auto"
     """"cpu", "cuda", or "auto": a GPU where torch finds one"""
     precision: str = "auto"
@@ -201,6 +204,7 @@ class TrainingConfig:
         check_range("training.doubly_stochastic", self.doubly_stochastic, minimum=0.0, maximum=100.0)
         check_range("training.ema", self.ema, minimum=0.0, maximum=0.99999)
         check_range("training.blend", self.blend, minimum=0.01, maximum=1.0)
+        check_range("training.rehearsal", self.rehearsal, minimum=0.0, maximum=1000.0)
 
 
 @dataclass(frozen=True)

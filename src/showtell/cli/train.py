@@ -10,7 +10,7 @@ from showtell.cli.arguments import Commands, add_command, existing, integer, wri
 from showtell.cli.data_options import add_data_options, add_split_options, read_split_data
 from showtell.cli.output import log, print_json, write_json
 from showtell.cli.progress import BarWatcher, show_progress
-from showtell.errors import UsageError, require_framework
+from showtell.errors import ShowtellError, SplitError, UsageError, require_framework
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,8 +47,8 @@ def add_parser(commands: Commands) -> None:
         "--old-data",
         metavar="DATA",
         type=existing,
-        help="with --from: a data set that MODEL was good at; both captioners are scored on its dev split in the "
-        "end, which shows what was forgotten",
+        help="with --from: the data set that MODEL was trained on, split as that run split it; some of train is learnt "
+        "again (training.rehearsal), and both captioners are scored on dev in the end, which shows what was forgotten",
     )
     parser.add_argument(
         "--features",
@@ -124,26 +124,44 @@ def run(arguments: argparse.Namespace) -> int:
             include_encoder=arguments.include_encoder,
             tensorboard=arguments.tensorboard,
             start=None if found is None else Start(*found),
+            old_data=old_data,
             split_seed=arguments.split_seed if arguments.unsplit == "split" else None,
             watcher=watcher,
         )
     log(f"the best captioner is in {result.bundle} (epoch {result.best_epoch} of {result.epochs})")
+    status = 0
     if old_data is not None:
-        _measure_forgetting(arguments, result.bundle, old_data)
+        try:
+            _measure_forgetting(arguments, result.bundle, old_data)
+        except ShowtellError as error:  # the run is finished all the same
+            log(f"error: what was forgotten could not be measured: {error}")
+            status = 1
     print_json(result.scores)
-    return 0
+    return status
 
 
 def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
-    from showtell.data import read_dataset
+    """Returns the data that the captioner of --from comes from, split as it was for its training."""
+    from showtell.data import apply_splits, load_splits, read_dataset
 
     if arguments.old_data is None:
         return None
     if arguments.start is None:
         raise UsageError(
-            "--old-data tells what the captioner of --from MODEL has forgotten. Give --from, or leave it out."
+            "--old-data is what the captioner of --from MODEL was trained on. Give --from, or leave it out."
         )
-    return read_dataset(arguments.old_data).split("dev")
+    dataset = read_dataset(arguments.old_data)
+    splits = arguments.start / "splits.json"
+    if splits.is_file():
+        try:
+            dataset = apply_splits(dataset, load_splits(splits).splits, unlisted="drop")
+        except SplitError as error:
+            raise SplitError(
+                f"--old-data {arguments.old_data} is not what {arguments.start} was trained on: {error} Give its data; "
+                "or name the bundle in it with --from, and the data's own splits hold."
+            ) from None
+    dataset.split("dev")  # what is missing is said now, and not after the training
+    return dataset
 
 
 def _measure_forgetting(arguments: argparse.Namespace, after: Path, old_data: Dataset) -> None:

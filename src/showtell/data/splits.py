@@ -139,6 +139,12 @@ def assign_splits(
     return result
 
 
+def draw_images(dataset: Dataset, count: int, *, seed: int) -> Dataset:
+    """Returns `count` images, or all where there are not so many, chosen and ordered by a hash of seed and id."""
+    ordered = sorted(dataset.images, key=lambda image: _rank(seed, image.id))
+    return replace(dataset, images=tuple(ordered[:count]))
+
+
 def check_fractions(fractions: Mapping[str, float]) -> None:
     """Checks the parts of a split.
 

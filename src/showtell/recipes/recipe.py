@@ -23,6 +23,7 @@ from showtell.config import (
 from showtell.decoding.settings import DecodingSettings
 from showtell.errors import ConfigError, did_you_mean
 
+_OF_START = ("encoder", "decoder", "decoding")  # what `base = "from"` takes
 SECTIONS = (
     "encoder",
     "text",
@@ -179,8 +180,8 @@ def load_recipe(
 
     Args:
         name_or_path: as "attend-gru-additive" or "my.toml". A file may say `base = "attend-gru-additive"` and
-            then give only the keys that differ; `base = "from"` is the recipe of the captioner that the run starts
-            from.
+            then give only the keys that differ; `base = "from"` takes encoder, decoder and search of the captioner
+            that the run starts from, and nothing of how that one was trained.
         overrides: `section.key=value` strings, as `--set` gives them.
         start: of the captioner that the run starts from, `Bundle.starting_recipe()`.
 
@@ -220,7 +221,8 @@ def _add_base(
             raise ConfigError(
                 f"{where}: goes on from a captioner, whose encoder and decoder it takes. Name it with --from MODEL."
             )
-        return _merge({**start.to_dict(), "source": ""}, tables)
+        taken = start.to_dict()
+        return _merge({section: taken[section] for section in _OF_START}, tables)
     if not isinstance(base, str) or base not in shipped:
         raise ConfigError(
             f"{where}: base = {base!r} is not a shipped recipe.{did_you_mean(str(base), shipped)} "

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from showtell.bundle import Bundle, find_bundle, load_bundle
-from showtell.config import FROM, EncoderConfig
+from showtell.config import FROM, EncoderConfig, TrainingConfig
+from showtell.data import Dataset, draw_images, join_datasets
 from showtell.decoders import check_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import ConfigError, TrainingError
@@ -26,6 +27,7 @@ from showtell.images import Preprocessing
 from showtell.recipes import Recipe
 from showtell.text import FIRST_WORD, Vocabulary
 from showtell.training.model import CaptionModel, to_tensors
+from showtell.training.schedule import count_rehearsed
 
 _ENCODER_KEYS = ("name", "output", "output_stride")
 
@@ -157,6 +159,30 @@ class Start:
                 f"{folder}: has another decoder than the recipe. Different: {'; '.join(different)}. To start from it, "
                 "give the recipe the same [decoder]."
             )
+
+
+def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingConfig) -> Dataset:
+    """Returns a data set whose training images are followed by those that a run rehearses, in a random order.
+
+    Args:
+        dataset: the new data.
+        old_data: what the captioner comes from, of which the images in train are drawn from.
+        config: `rehearsal` says how many in an epoch, `seed` which.
+
+    Raises:
+        ConfigError: there are no old data to rehearse.
+        SplitError: the old data have no images in train.
+        DataError: an image file is in different splits of both.
+    """
+    if not config.rehearsal:
+        return dataset
+    if old_data is None:
+        raise ConfigError(
+            f"training.rehearsal = {config.rehearsal:g} learns pictures again that the captioner was trained on. Name "
+            "these data with --old-data DATA, or set training.rehearsal = 0 (the recipe fine-tune needs none)."
+        )
+    count = count_rehearsed(config, len(dataset.split("train").images)) * max(1, config.epochs)
+    return join_datasets([dataset, draw_images(old_data.split("train"), count, seed=config.seed)])
 
 
 def check_needs_no_start(recipe: Recipe) -> None:

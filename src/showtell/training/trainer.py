@@ -50,7 +50,7 @@ from showtell.training.sources import (
     open_augmentation,
     prefetch,
 )
-from showtell.training.start import Start, check_needs_no_start
+from showtell.training.start import Start, add_rehearsed, check_needs_no_start
 from showtell.training.stored_features import check_use, open_views
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.validation import Validation
@@ -70,6 +70,7 @@ def train(
     tensorboard: bool = False,
     split_seed: int | None = None,
     start: Path | Start | None = None,
+    old_data: Dataset | None = None,
     watcher: Watcher | None = None,
 ) -> TrainingResult:
     """Trains a recipe and keeps the checkpoint whose captions of dev have the best CIDEr.
@@ -84,6 +85,7 @@ def train(
         tensorboard: also write event files.
         start: a bundle or a run whose weights a new run begins with, or one that was read already; not needed to resume
             it.
+        old_data: what `start` was trained on, of which `training.rehearsal` says how much is learnt again.
         split_seed: that the splits were made with, kept with them in the run; None if they came with the data.
         watcher: is told how it goes.
 
@@ -96,7 +98,8 @@ def train(
         beginning = start if start is None or isinstance(start, Start) else Start.open(start)
         run = _Run(
             recipe,
-            dataset,
+            add_rehearsed(dataset, old_data, recipe.training),
+            None if old_data is None else len(dataset.split("train").images),
             output,
             features,
             include_encoder,
@@ -122,6 +125,7 @@ class _Run:
         self,
         recipe: Recipe,
         dataset: Dataset,
+        new_images: int | None,
         output: Path,
         features: Path | None,
         include_encoder: bool,
@@ -139,7 +143,7 @@ class _Run:
         self.training_set = dataset.split("train")
         self.validation = Validation(recipe, dataset, processes, watcher)
         self.vocabulary = Vocabulary.from_captions(
-            (caption for image in self.training_set.images for caption in image.captions),
+            (caption for image in self.training_set.images[:new_images] for caption in image.captions),
             min_count=recipe.text.min_count,
             max_words=recipe.text.max_words or None,
         )
@@ -159,7 +163,7 @@ class _Run:
         )
         self.features = features
         self.position = Position()
-        self.schedule = Schedule(recipe, self.captions)
+        self.schedule = Schedule(recipe, self.captions, new=new_images)
         self.teacher = TeacherForcing(self.config, decoder, steps=self.schedule.taught_steps)
         self.average = AveragedModel(self.model, self.config.ema) if recipe.averages else None
         self.captioning = (
