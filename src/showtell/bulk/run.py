@@ -47,6 +47,7 @@ class Report:
     reused: int  # rows of earlier runs
     rows: int  # of this run
     failed: int  # of them, with an error
+    failing: int  # rows with an error of the whole job
     given_up: dict[int, str]  # shards whose input could not be read, and why
     lost_workers: int
     seconds: float
@@ -129,9 +130,9 @@ def run_bulk(
                     with contextlib.suppress(OSError):  # done/ has it, too
                         results.finish()
         complete = results.finish()
-        return Report(
-            complete, results.plan.shards, reused, rows, failed, given_up, lost, time.monotonic() - began
-        )
+        failing = sum(entry.failed for entry in results.entries.values())
+        seconds = time.monotonic() - began
+        return Report(complete, results.plan.shards, reused, rows, failed, failing, given_up, lost, seconds)
 
 
 def import_ray_safely(address: str | None) -> None:
