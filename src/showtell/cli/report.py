@@ -14,6 +14,7 @@ from showtell.cli.output import log
 from showtell.cli.progress import show_progress
 from showtell.cli.score import RESAMPLES, add_metric_options
 from showtell.errors import UsageError
+from showtell.outputs.names import one_line
 
 
 def add_parser(commands: Commands) -> None:
@@ -114,7 +115,7 @@ def run(arguments: argparse.Namespace) -> int:
         log(f"{judged.label}:")
         describe(judged.evaluation)
     for one in report.left_out:
-        log(f"left out: {one.id}: {one.reason}")
+        log(f"left out: {one_line(one.id)}: {one_line(one.reason)}")
     print(write_report(report, arguments.output))
     return 1 if report.left_out else 0
 
