@@ -87,6 +87,8 @@ def measure_table(place: str) -> Table | None:
         try:
             metadata = pq.read_metadata(file)
             groups = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+            if sum(groups) != metadata.num_rows:
+                return None
             return Table(metadata.schema.to_arrow_schema(), groups)
         except _DAMAGED as error:
             if not _is_damage(error):
@@ -192,7 +194,7 @@ def _rows(
     with open_place(place) as file, _explained(place):
         table = pq.ParquetFile(file)
         groups: list[int] = []
-        before = 0
+        before = done = 0
         skip, left = 0, count
         for number in range(table.metadata.num_row_groups):
             rows = table.metadata.row_group(number).num_rows
@@ -208,9 +210,12 @@ def _rows(
             batch = batch.slice(skip, left)
             skip = 0
             left = None if left is None else left - batch.num_rows
+            done += batch.num_rows
             yield from zip(*(batch.column(name).to_pylist() for name in columns))
             if left == 0:
                 return
+        if count is None and done != table.metadata.num_rows - first:
+            raise pa.ArrowInvalid(f"{done:,} rows could be read of {table.metadata.num_rows - first:,}")
 
 
 class _explained:  # noqa: N801  # a context manager

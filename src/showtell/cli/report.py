@@ -14,7 +14,6 @@ from showtell.cli.output import log
 from showtell.cli.progress import show_progress
 from showtell.cli.score import RESAMPLES, add_metric_options
 from showtell.errors import UsageError
-from showtell.outputs.names import one_line
 
 
 def add_parser(commands: Commands) -> None:
@@ -74,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Writes the report, and prints where it is."""
     from showtell.captioner import Captioner
     from showtell.metrics import CorpusIdf
+    from showtell.outputs import one_line
     from showtell.report import judge_models
     from showtell.report.files import check_folder, write_report
 
