@@ -88,6 +88,15 @@ def test_each_word_must_name_something(memory: Any) -> None:
         assert str(caught.value).startswith(word)
 
 
+def test_keys_below_the_home_folder_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(Path.cwd()))
+    Path("tables").mkdir()
+    pq.write_table(pa.table({"id": ["a", "b"], "image": [b"x", b"y"]}), "tables/a.parquet")
+    inputs = Inputs(["~/tables"], columns=Columns(key="id"))
+    assert len(list(inputs.pieces())) == 1
+    assert list(inputs.keys()) == ["a", "b"]
+
+
 @pytest.mark.parametrize("other", ["a.jpg", "deep/below/a.jpg", "a.tar"])
 def test_a_folder_of_several_kinds_is_refused(other: str, memory: Any, picture: bytes) -> None:
     put(f"mixed/{other}", picture)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from showtell.bulk.places import (
     connect,
     exists,
+    is_folder,
     is_remote,
     list_folder,
     match_pattern,
@@ -62,8 +63,7 @@ class Inputs:
             OSError: a place cannot be reached.
         """
         known: set[str] = set()  # schemes
-        for word in self.words:
-            word = word if is_remote(word) else str(expand_home(word))
+        for word in self._words():
             nothing = True
             for piece in self._pieces(word):
                 nothing = False
@@ -72,6 +72,9 @@ class Inputs:
                 yield piece
             if nothing:
                 raise UsageError(f"{one_line(word)}: there are no images here.")
+
+    def _words(self) -> Iterator[str]:
+        yield from (word if is_remote(word) else str(expand_home(word)) for word in self.words)
 
     def _pieces(self, word: str) -> Iterator[Picture | Part]:
         kind = self.kind if self.kind != "auto" else _guess(word)
@@ -88,7 +91,7 @@ class Inputs:
         """Yields the keys of all rows that hold images themselves, where a column has them."""
         if self.columns.key is None:
             return
-        for word in self.words:
+        for word in self._words():
             if (self.kind if self.kind != "auto" else _guess(word)) == "parquet":
                 for file in _files(word, _TABLES):
                     yield from read_keys(_absolute(file), self.columns)
@@ -151,9 +154,8 @@ def _require_driver(place: str, known: set[str]) -> None:
     """Raises UsageError where nobody can read this kind of address: else each image would fail by itself."""
     scheme = place.partition("://")[0].lower() if is_remote(place) else "http"
     if scheme not in (*known, "http", "https"):
-        with contextlib.suppress(
-            OSError
-        ):  # a store that cannot be reached now is for the workers to try again
+        # A store that cannot be reached now is for the workers to try again.
+        with contextlib.suppress(OSError):
             connect(place)
         known.add(scheme)
 
@@ -178,12 +180,12 @@ def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
 def _pictures(word: str) -> Iterator[Picture]:
     pattern = _is_pattern(word)
     if is_remote(word):
-        if not pattern and list_folder(word) is None:
+        if not pattern and not is_folder(word):
             places: Iterable[str] = [word] if exists(word) else []
         else:
             places = match_pattern(word) if pattern else walk_files(word)
         yield from (Picture(place, place) for place in places if _is_image(place))
-    elif pattern or os.path.isdir(word):  # noqa: PTH112
+    elif pattern or is_folder(word):
         found = expand_pattern(word) if pattern else scan_folder(word)
         yield from (Picture(item.name, _absolute(item.name), item.error) for item in found)
     elif os.path.lexists(word):

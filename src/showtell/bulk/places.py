@@ -24,7 +24,7 @@ from showtell.files import (
     remove_partial_files,
     write_atomically,
 )
-from showtell.intake.scan import first_states, has_wildcards, is_folder, next_states
+from showtell.intake.scan import first_states, has_wildcards, is_folder_entry, next_states
 from showtell.outputs import one_line
 
 _REMOTE = "://"
@@ -50,17 +50,18 @@ def open_place(place: str) -> IO[bytes]:
         return cast("IO[bytes]", filesystem.open(path, "rb"))
 
 
+def is_folder(place: str) -> bool:
+    """Returns whether there is a folder of this name."""
+    if not is_remote(place):
+        return os.path.isdir(place)  # noqa: PTH112
+    filesystem, path = connect(place)
+    with explained(place):
+        return bool(filesystem.isdir(path))
+
+
 def list_folder(place: str) -> list[str] | None:
     """Returns the places in a folder, sorted, or None where there is no folder of this name."""
-    if not is_remote(place):
-        if not os.path.isdir(place):  # noqa: PTH112
-            return None
-    else:
-        filesystem, path = connect(place)
-        with explained(place):
-            if not filesystem.isdir(path):
-                return None
-    return [_inside(place, name) for name, _ in _entries(place)]
+    return [_inside(place, name) for name, _ in _entries(place)] if is_folder(place) else None
 
 
 def exists(place: str) -> bool:
@@ -104,7 +105,7 @@ def match_pattern(place: str) -> list[str]:
     start = f"{scheme}{separator}{'/'.join(words[:fixed])}" or ("/" if fixed else "")
     parts = tuple(word for word in words[fixed:] if word)
     found = []
-    folders = [(start, first_states(parts))] if list_folder(start or os.curdir) is not None else []
+    folders = [(start, first_states(parts))] if is_folder(start or os.curdir) else []
     while folders:
         folder, states = folders.pop()
         for name, is_dir in _entries(folder or os.curdir):
@@ -120,7 +121,7 @@ def _entries(folder: str) -> list[tuple[str, bool]]:
     """Returns the names in a folder, sorted, and whether each is a folder."""
     if not is_remote(folder):
         with os.scandir(folder) as listed:
-            return sorted((entry.name, is_folder(entry)) for entry in listed)
+            return sorted((entry.name, is_folder_entry(entry)) for entry in listed)
     filesystem, path = connect(folder)
     with explained(folder):
         found = filesystem.ls(path, detail=True)

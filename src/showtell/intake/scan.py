@@ -110,12 +110,12 @@ def _walk(folder: str, parts: tuple[str, ...], states: States, on_link: Linked) 
 def _names(folder: str) -> list[str]:
     """Returns the names in a folder from last to first; those of folders end with a slash."""
     with os.scandir(folder or os.curdir) as entries:
-        names = [f"{entry.name}/" if is_folder(entry) else entry.name for entry in entries]
+        names = [f"{entry.name}/" if is_folder_entry(entry) else entry.name for entry in entries]
     names.sort(key=lambda name: natural_key(name.rstrip("/")), reverse=True)
     return names
 
 
-def is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder_entry(entry: os.DirEntry[str]) -> bool:
     """Returns whether a name is that of a folder, or of a link to one."""
     try:
         return entry.is_dir()
