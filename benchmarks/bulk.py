@@ -1,17 +1,21 @@
 """`showtell bulk` against `showtell caption` on one folder, as processes: images a second, and memory for few and many.
 
 The folder has as many names as asked for, of a few hundred photographs. Everything counts, the start of Ray and of the
-captioners too. Its line is also what `python -m benchmarks fleet --measured` reads.
+captioners too. Its line is also what `python -m benchmarks fleet --measured` reads: there the start is no part of the
+rate, which is that of the shards behind the first ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +24,11 @@ import psutil
 from benchmarks.machine import count_cores
 from benchmarks.photographs import write_photographs
 from benchmarks.sides import Target, note, print_line, shorten
+from showtell.bulk.engine import import_ray_safely
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import open_store
-from showtell.bulk.plan import Shard, cut_shards
-from showtell.bulk.results import Results, commit_shard
-
-_LEADING_ROUNDS = 200
+from showtell.bulk.plan import Picture, Shard, cut_shards
+from showtell.bulk.results import Finished, Results, commit_shard
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,7 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
     parser.add_argument("--model", action="append", default=[], help="default: the one that comes along")
+    parser.add_argument("--shard-size", type=int, default=1024)
+    parser.add_argument(
+        "--leading-shards", type=int, default=2_000, help="that the leading process is measured with"
+    )
+    parser.add_argument("--leading-workers", type=int, default=8, help="and workers, which do nothing")
     arguments = parser.parse_args(argv)
+    workers = count_cores()
+    if arguments.images < 3 * workers * arguments.shard_size:
+        parser.error(
+            f"--images must be three shards for each of {workers} workers, or more, to measure their rate"
+        )
     model = [word for one in arguments.model for word in ("--model", one)]
     with tempfile.TemporaryDirectory(prefix="showtell-benchmark-") as name:
         folder = Path(name)
@@ -51,13 +64,20 @@ def main(argv: Sequence[str] | None = None) -> int:
             "caption", str(many), *model, "--format", "jsonl", "--output", str(folder / "plain.jsonl")
         )
         found = {
-            count: _measure("bulk", str(images), *model, "--output", str(folder / f"out-{count}"))
+            count: _measure(
+                *("bulk", str(images), *model, "--output", str(folder / f"out-{count}")),
+                *("--shard-size", str(arguments.shard_size), "--workers", str(workers)),
+            )
             for images, count in ((few, arguments.few), (many, arguments.images))
         }
         bulk = found[arguments.images]
-        fleet = _measure_leading(folder, many, arguments.images)
-        largest = max(path.stat().st_size for path in paths)
-    rate = arguments.images / bulk["seconds"]
+        fleet = {
+            "rate": measure_rate(folder / f"out-{arguments.images}", workers) / workers,
+            "bytes_per_image": statistics.fmean(path.stat().st_size for path in paths),
+            "shard_size": arguments.shard_size,
+            **measure_planning(folder / "planning", many, arguments.images, arguments.shard_size),
+            **measure_leading(folder / "leading", arguments.leading_shards, arguments.leading_workers),
+        }
     print_line(
         "bulk",
         [
@@ -76,14 +96,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         photographs=f"{arguments.width}x{arguments.height} JPEG",
         model=arguments.model or "compact",
         images_per_second={
-            "bulk": shorten(rate),
+            "bulk": shorten(arguments.images / bulk["seconds"]),
             "caption": shorten(arguments.images / plain["seconds"]),
         },
         peak_rss_mb={
             "caption": plain["peak_rss_mb"],
             **{f"bulk, {count}": one["peak_rss_mb"] for count, one in found.items()},
         },
-        fleet={**fleet, "rate": rate / count_cores(), "bytes_per_image": largest},
+        fleet=fleet,
     )
     return 0
 
@@ -123,22 +143,75 @@ def _memory_of(process: psutil.Process) -> int:
     return total
 
 
-def _measure_leading(folder: Path, images: Path, count: int) -> dict[str, float]:
-    """Returns what the leading process takes for its part: to plan an image, and to look after a shard."""
-    store = open_store(str(folder / "leading"))
+def measure_rate(output: Path, workers: int) -> float:
+    """Returns images a second between the time that each worker had finished a shard, and the end.
+
+    So neither the start of Ray and of the captioners nor the planning counts, nor what workers had begun before.
+    """
+    entries = json.loads((output / "manifest.json").read_text())["finished"]
+    ended = sorted(((output / one["file"]).stat().st_mtime, one["rows"]) for one in entries)
+    rows = sum(rows for _, rows in ended[workers:])
+    return float(rows / (ended[-1][0] - ended[workers - 1][0]))
+
+
+def measure_planning(output: Path, images: Path, count: int, size: int) -> dict[str, float]:
+    """Returns how many images a second the leading process plans."""
+    store = open_store(str(output))
     with store.hold():
+        began = time.perf_counter()
+        Results(store).begin({}, cut_shards(Inputs([str(images)]).pieces(), size), tuple)
+        return {"planned_per_second": count / (time.perf_counter() - began)}
+
+
+class _Idle:
+    """A worker that has finished whatever it is given.
+
+    Args:
+        finished: what it says of each shard.
+    """
+
+    def __init__(self, finished: Finished) -> None:
+        self._finished = finished
+
+    def ready(self) -> str:
+        return ""
+
+    def run(self, shard: Shard) -> Iterator[Finished]:
+        yield replace(self._finished, entry=replace(self._finished.entry, shard=shard.number))
+
+
+def measure_leading(output: Path, shards: int, workers: int, *, size: int = 1024) -> dict[str, float]:
+    """Returns the processor time of the leading process for each shard: sent by Ray, waited for, looked at, noted.
+
+    It goes through the pool of `showtell bulk`, whose workers do nothing here, so that they never make it wait.
+
+    Args:
+        output: a new folder.
+        shards: that are led.
+        workers: processes; the time grows with their number, since all are waited for.
+        size: images of each shard.
+    """
+    store = open_store(str(output))
+    pictures = tuple(
+        Picture(name, name) for name in (f"s3://bucket/photographs/{n:012d}.jpg" for n in range(size))
+    )
+    line = Shard(0, 0, pictures).to_line()
+    import_ray_safely(None)
+    from showtell.bulk.cluster import Pool, started
+
+    with store.hold(), started(None, cpus=workers):
         results = Results(store)
-        began = time.perf_counter()
-        results.begin({}, cut_shards(Inputs([str(images)]).pieces(), 1024), tuple)
-        planned = count / (time.perf_counter() - began)
-        line = next(results.missing()).to_line()
         finished = commit_shard(store, 0, [], "parquet")
-        began = time.perf_counter()
-        for _ in range(_LEADING_ROUNDS):
-            Shard.from_line(line)
-            results.add(finished.entry)
-        leading = (time.perf_counter() - began) / _LEADING_ROUNDS
-    return {"planned_per_second": planned, "leading_seconds": leading}
+        pool: Pool[Shard] = Pool(_Idle, (finished,), count=workers, threads=1)
+        # The first ones wait for workers to start.
+        plan = (replace(Shard.from_line(line), number=number) for number in range(workers + shards))
+        began = 0.0
+        for done, (_, result, _) in enumerate(pool.run(plan), start=1):
+            results.add(result.entry)
+            if done == workers:
+                began = time.process_time()
+        seconds = time.process_time() - began
+    return {"leading_seconds": seconds / shards}
 
 
 if __name__ == "__main__":

@@ -24,7 +24,10 @@ class Fleet:
     processors: int = 2  # of each machine
     shard_size: int = 1024
     rate: float = 0.0  # images a second of one worker on one processor
-    leading_seconds: float = 0.0  # of the leading process, for each shard
+    leading_seconds: float = 0.0  # of the leading process's processor, for each shard
+    request_seconds: float = (
+        0.03  # that the leading process waits for the store, for each shard; 0 for a folder
+    )
     planned_per_second: float = 0.0  # images
     start_seconds: float = 60.0  # Ray, workers and models
     bytes_per_image: float = 200e3
@@ -41,7 +44,7 @@ def calculate(fleet: Fleet) -> dict[str, object]:
     parts = {
         "captioning": fleet.images / (fleet.machines * fleet.processors * fleet.rate),
         "reading": fleet.images * fleet.bytes_per_image / (fleet.machines * fleet.bytes_per_second),
-        "leading": shards * fleet.leading_seconds,
+        "leading": shards * (fleet.leading_seconds + fleet.request_seconds),
     }
     bottleneck = max(parts, key=lambda name: parts[name])
     starting = fleet.start_seconds + fleet.images / fleet.planned_per_second

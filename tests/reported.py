@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from showtell.data.records import CaptionedImage, Dataset
+from showtell.report import Report
+from showtell.report.contents import Judged, LeftOut
+from showtell.report.mistakes import Mistake
+from showtell.text import tokenize
 
 SAID = {
     "astronaut": (
@@ -68,3 +75,61 @@ def write_captions(folder: Path, photographs: list[Path]) -> Path:
     table = folder / "captions.csv"
     table.write_text("image,caption,split\n" + "\n".join(rows) + "\n", encoding="utf-8")
     return table
+
+
+def spoil(report: Report, evil: str) -> Report:
+    """Returns a report that has an evil text behind each text that is not ours, the kind of text before it.
+
+    So a page of it shows `f"caption {evil}"`, `f"reason {evil}"`, and so on, where it is safe.
+    """
+
+    def rename(values: Mapping[str, Any]) -> dict[str, Any]:
+        return {f"{identifier} {evil}": value for identifier, value in values.items()}
+
+    def spoil_model(model: Judged) -> Judged:
+        text = f"caption {evil}"
+        captions = {
+            identifier: [replace(captions[0], text=text)]
+            for identifier, captions in model.evaluation.captions.items()
+        }
+        wrong = Mistake("colours", tuple(tokenize(evil)[:1]), f"reason {evil}")
+        return replace(
+            model,
+            label=f"{model.label} {evil}",
+            mistakes=rename(dict.fromkeys(model.mistakes, (wrong,))),
+            evaluation=replace(
+                model.evaluation,
+                captions=rename(captions),
+                per_image=rename(model.evaluation.per_image),
+            ),
+            usage=replace(
+                model.usage,
+                favourites=tuple(replace(one, caption=text) for one in model.usage.favourites),
+                underused=tuple(replace(one, word=f"word {evil}") for one in model.usage.underused),
+            ),
+            explained={
+                identifier: replace(one, words=tuple(replace(word, word=f"lit {evil}") for word in one.words))
+                for identifier, one in rename(model.explained).items()
+            },
+        )
+
+    return replace(
+        report,
+        dataset=f"dataset {evil}",
+        split=f"split {evil}",
+        images=tuple(
+            replace(one, id=f"{one.id} {evil}", references=(f"reference {evil}",) * 3)
+            for one in report.images
+        ),
+        left_out=(LeftOut(f"left {evil}", f"why {evil}"),),
+        models=tuple(map(spoil_model, report.models)),
+        comparisons=tuple(
+            replace(
+                one,
+                label=f"{one.label} {evil}",
+                against=f"{one.against} {evil}",
+                gains=rename(one.gains),
+            )
+            for one in report.comparisons
+        ),
+    )

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import subprocess
-import tarfile
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,8 +15,8 @@ import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
+from bulked import draw_pictures, rows, run, write_table, write_tar
 from showtell.bulk import reading, work
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import open_place, open_store
@@ -27,7 +25,7 @@ from showtell.bulk.results import Finished, Results, read_results
 from showtell.bulk.tables import CUT_ABOVE, ROWS, Columns, Table
 from showtell.bulk.work import Job, caption_shard
 from showtell.captioner import Captioner, start_of_batch
-from showtell.errors import DataError, JournalError, ShowtellError, UsageError
+from showtell.errors import DataError, JournalError, UsageError
 from showtell.images import decode
 from showtell.outputs import Record
 
@@ -40,12 +38,7 @@ def captioner(exported_model: str) -> Captioner:
 @pytest.fixture(scope="module")
 def pictures(photographs: list[Path]) -> dict[str, bytes]:
     """Twenty small JPEG files by name, no two alike, and two that are none."""
-    found = {}
-    for number in range(20):
-        with Image.open(photographs[number % len(photographs)]) as image:
-            buffer = io.BytesIO()
-            image.rotate(number).resize((64, 48)).save(buffer, "JPEG")
-        found[f"{number:03d}.jpg"] = buffer.getvalue()
+    found = draw_pictures(photographs)
     found["005.jpg"], found["017.jpg"] = b"", b"no image"
     return found
 
@@ -57,60 +50,6 @@ def folder(pictures: dict[str, bytes], tmp_path: Path) -> Path:
     for name, content in pictures.items():
         (folder / name).write_bytes(content)
     return folder
-
-
-def write_table(path: Path, pictures: dict[str, bytes], *, rows: int = 8) -> Path:
-    table = pa.table({"id": list(pictures), "image": list(pictures.values())})
-    pq.write_table(table, path, row_group_size=rows)
-    return path
-
-
-def write_tar(path: Path, pictures: dict[str, bytes], mode: str = "w") -> Path:
-    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload]
-        for name, content in pictures.items():
-            for member, data in ((name, content), (f"{name[:3]}.json", b"{}")):
-                info = tarfile.TarInfo(member)
-                info.size = len(data)
-                tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def run(
-    captioner: Captioner,
-    inputs: Inputs,
-    output: str | Path,
-    *,
-    size: int = 16,
-    form: str = "parquet",
-    stop_after: int | None = None,
-) -> tuple[Results, dict[int, str]]:
-    """Does in this process what the command does on Ray; returns the results and the shards that failed."""
-    job = Job(None, "", "auto", "auto", 1, captioner.settings, 0.0, False, inputs.columns, form, str(output))
-    store = open_store(str(output))
-    given_up = {}
-    with store.hold():
-        results = Results(store)
-        made_by = {"input": inputs.named(), "format": form}
-        if not results.check(made_by):
-            results.begin(made_by, cut_shards(inputs.pieces(), size), inputs.keys)
-        results.survey()
-        for done, shard in enumerate(results.missing()):
-            if done == stop_after:
-                return results, given_up  # as if killed: no manifest
-            try:
-                *_, finished = caption_shard(captioner, shard, job, store)
-                results.add(finished.entry)
-            except DataError as error:
-                given_up[shard.number] = str(error)
-        results.finish()
-    return results, given_up
-
-
-def rows(output: str | Path) -> dict[str, Record]:
-    found = list(read_results(output))
-    named = {Path(record.image).name: replace(record, image=Path(record.image).name) for record in found}
-    assert len(named) == len(found)
-    return named
 
 
 # Plans
@@ -363,81 +302,9 @@ def test_keys_that_occur_twice_are_refused(
     assert not (tmp_path / "out/run.json").exists()
 
 
-def test_half_written_files_cost_their_shard_and_are_tried_again(
-    captioner: Captioner, pictures: dict[str, bytes], tmp_path: Path
-) -> None:
-    few = dict(list(pictures.items())[:4])
-    good = write_tar(tmp_path / "a.tar", {f"a{name}": content for name, content in few.items()})
-    tar = write_tar(tmp_path / "b.tar", {f"b{name}": content for name, content in few.items()})
-    table = write_table(tmp_path / "c.parquet", {f"c{name}": content for name, content in few.items()})
-    twice = write_tar(tmp_path / "d.tar", few)
-    with tarfile.open(twice, "a") as archive:
-        archive.addfile(tarfile.TarInfo("000.jpg"))
-    whole = {path: path.read_bytes() for path in (tar, table)}
-    words = [str(path) for path in (good, tar, table, twice)]
-    inputs = Inputs(words, columns=Columns(key="id"))
-    first = 512 + -(-len(few["000.jpg"]) // 512) * 512  # header, and content in blocks
-    tar.write_bytes(whole[tar][:first])  # behind the first member: nothing but the missing end tells
-    table.write_bytes(whole[table][:-100])
-    _results, given_up = run(captioner, inputs, tmp_path / "out")
-    assert sorted(given_up) == [1, 2, 3]
-    assert "half written: it has no end after 1 images" in given_up[1]
-    assert "half written, damaged, or no Parquet file" in given_up[2]
-    assert "has 000.jpg twice" in given_up[3]
-    assert len(rows(tmp_path / "out")) == 4
-    assert json.loads((tmp_path / "out/manifest.json").read_text())["complete"] is False
-    tar.write_bytes(whole[tar][: len(whole[tar]) // 2 - 100])  # inside of a member
-    table.unlink()
-    write_tar(twice, few)
-    _, given_up = run(captioner, inputs, tmp_path / "out")
-    assert sorted(given_up) == [1, 2]
-    assert "half written" in given_up[1]
-    assert "cannot be read: No such file" in given_up[2]
-    for path, content in whole.items():
-        path.write_bytes(content)
-    _, given_up = run(captioner, inputs, tmp_path / "out")
-    assert given_up == {}
-    assert len(rows(tmp_path / "out")) == 16
-
-
-def test_a_table_that_shrinks_and_images_that_vanish(
-    captioner: Captioner, folder: Path, pictures: dict[str, bytes], tmp_path: Path
-) -> None:
-    path = write_table(tmp_path / "a.parquet", pictures)
-    inputs = Inputs([str(path), str(folder)])
-    run(captioner, inputs, tmp_path / "out", stop_after=0)
-    write_table(path, dict(list(pictures.items())[:12]))
-    (folder / "003.jpg").unlink()
-    _, given_up = run(captioner, inputs, tmp_path / "out")
-    assert list(given_up) == [0]
-    assert "has 12 rows, and had 20" in given_up[0]
-    [gone] = [record for record in read_results(tmp_path / "out") if record.image.endswith("003.jpg")]
-    assert gone.error == "there is no such file"
-
-
-@pytest.mark.parametrize(
-    ("word", "kind", "message"),
-    [
-        ("nothing", "auto", "nothing: there is no such file or folder"),
-        ("nothing", "images", "nothing: there is no such file or folder"),
-        ("nothing*.tar", "auto", "nothing here ends with .tar"),
-        ("empty", "parquet", "nothing here ends with .parquet"),
-        ("memory://nothing", "images", "there are no images here"),
-        ("s4://bucket/a", "auto", "Protocol not known: s4"),
-    ],
-)
-def test_input_that_is_not_there(
-    word: str, kind: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("empty").mkdir()
-    with pytest.raises(ShowtellError, match=message):
-        list(Inputs([word], kind).pieces())
-
-
 def test_an_empty_folder_is_refused(captioner: Captioner, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no images"):
+    with pytest.raises(UsageError, match="no images"):
         run(captioner, Inputs([str(tmp_path / "empty")]), tmp_path / "out")
 
 

@@ -9,16 +9,18 @@ from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from reported import SAID, photographed, write_captions
+from reported import SAID, photographed, spoil, write_captions
 from showtell.captioner import Captioner
 from showtell.cli.main import main
 from showtell.data.records import CaptionedImage
 from showtell.errors import DataError, SplitError, UsageError
-from showtell.report import KINDS, Nouns, Report, find_mistakes, judge_models
-from showtell.report.contents import LeftOut
+from showtell.files import open_atomically
+from showtell.outputs.sheet import shrink_to_webp
+from showtell.report import KINDS, Nouns, Report, find_mistakes, judge, judge_models
 from showtell.report.files import check_folder, write_report
 from showtell.report.markup import element, join, percent
 from showtell.report.mistakes import SEVERAL, count_things
@@ -141,6 +143,7 @@ def test_usage_knows_captions_of_the_training_data() -> None:
     people = [[["a", "dog", "runs"], ["a", "bird"]]] * 3
     usage = measure_usage(captions, people, vocabulary, Counter({"a dog": 7}))
     assert (usage.captions, usage.distinct, usage.copied, usage.words) == (3, 2, 2, 3)
+    assert usage.vocabulary == 5
     assert [(one.caption, one.times, one.in_training) for one in usage.favourites] == [("a dog", 2, 7)]
     assert [one.word for one in usage.overused] == ["cat", "dog"]
     assert [one.word for one in usage.underused] == ["runs", "bird"]
@@ -227,18 +230,19 @@ def test_the_page_needs_nothing_else(report: Report) -> None:
 
 
 def test_captions_and_names_cannot_break_out(report: Report) -> None:
-    evil = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
-    name = f"{evil}\udcff\u202e.jpg"
-    images = tuple(replace(one, references=(evil, *one.references)) for one in report.images)
-    changed = replace(report, dataset=evil, images=images, left_out=(LeftOut(name, evil),), split=evil)
-    page = read(write_page(changed))
-    plain = read(write_page(report))
-    assert sum(tag == "script" for tag, _ in page.elements) == 1
+    evil = "x\"'><script>alert(1)</script><img src=x onerror=alert(2)></textarea>-->\udcff\u202e"
+    shown = f"{evil[:-2]}\\xff\\u202e"
+    spoiled = write_page(spoil(report, evil))
+    page, plain = read(spoiled), read(write_page(report))
+    assert Counter(tag for tag, _ in page.elements)["script"] == 1
     assert not any("onerror" in attributes for _, attributes in page.elements)
-    assert page.elements.count(("img", {"src": "x"})) == plain.elements.count(("img", {"src": "x"})) == 0
-    assert any(evil in text for text in page.texts)
-    assert any("\\xff\\u202e.jpg" in text for text in page.texts)
-    write_page(changed).encode("utf-8")
+    assert {tag for tag, _ in page.elements} <= {tag for tag, _ in plain.elements} | {"mark"}
+    texts = "".join(page.texts)
+    kinds = ("caption", "reason", "reference", "dataset", "split", "left", "why", "lit", "word")
+    for kind in (*kinds, "compact", "tiny", report.images[0].id):
+        assert f"{kind} {shown}" in texts, kind
+    assert ("mark", {}) in page.elements
+    spoiled.encode("utf-8")
 
 
 def test_markup_escapes_what_is_no_markup() -> None:
@@ -283,6 +287,39 @@ def test_images_that_cannot_be_used_are_listed(
         judge_models({"tiny": captioner}, dataset, split="dev", metrics=("Bleu",))
 
 
+@pytest.mark.parametrize(("pictures", "examples", "drawn"), [(0, 0, 0), (2, 0, 2), (1, 1, 2), (100, 1, 6)])
+def test_only_pictures_that_can_be_shown_are_drawn(
+    pictures: int,
+    examples: int,
+    drawn: int,
+    exported_model: str,
+    photographs: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sides = []
+
+    def shrink(*words: Any) -> bytes:
+        sides.append(words[1])
+        return shrink_to_webp(*words)
+
+    monkeypatch.setattr(judge, "shrink_to_webp", shrink)
+    captioner = Captioner.load(exported_model)
+    found = judge_models(
+        {"tiny": captioner},
+        photographed(photographs),
+        split="dev",
+        examples=examples,
+        resamples=0,
+        pictures=pictures,
+    )
+    shown = [image for image in found.images if image.thumbnail]
+    assert len(shown) == min(pictures, 6)
+    assert len(sides) <= drawn
+    assert all(max(image.size) == judge.SIDE for image in shown)
+    if examples and pictures == 1:
+        assert [image.id for image in shown] == found.models[0].rank()[:1]
+
+
 def test_an_earlier_report_is_replaced_and_nothing_else(report: Report, tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "report"
     page = write_report(report, folder)
@@ -290,6 +327,12 @@ def test_an_earlier_report_is_replaced_and_nothing_else(report: Report, tmp_path
     before = page.read_bytes()
     assert write_report(report, folder).read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == ["report.html", "report.json"]
+    with open_atomically(page) as file:
+        torn = Path(file.name)
+    page.write_bytes(before)
+    torn.touch()  # as a kill would leave it
+    assert write_report(report, folder).read_bytes() == before
+    assert not torn.exists()
     (folder / "notes.txt").touch()
     with pytest.raises(UsageError, match=r"holds something else \('notes.txt'\). Give a new or empty folder"):
         write_report(report, folder)
@@ -364,7 +407,9 @@ def test_the_command_says_what_is_wrong_with_the_data(
     assert main([*words, "dev", "--output", str(data)]) == 2
     assert "is a file; name a folder" in capsys.readouterr().err
     text = data.read_text()
-    data.write_text(f"{text}gone.jpg,{SAID['cat'][0]},dev\n")
+    data.write_text(f"{text}gone\x1b[31m.jpg,{SAID['cat'][0]},dev\n")
     assert main([*words, "dev", "--no-overlap", "--output", str(tmp_path / "out")]) == 1
-    assert "left out:" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "left out: gone\\x1b[31m.jpg: " in said
+    assert "\x1b" not in said
     assert json.loads((tmp_path / "out" / "report.json").read_text())["left_out"]

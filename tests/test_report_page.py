@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from browsing import SHOTS, VIEWS, check, opened_file, tab_to, until
-from reported import photographed
+from reported import photographed, spoil
 from showtell.captioner import Captioner
 from showtell.report import Report, judge_models
 from showtell.report.contents import LeftOut
@@ -95,23 +95,22 @@ def test_images_are_found_by_keyboard(page: Page) -> None:
 
 
 def test_images_are_filtered_by_findings_and_sorted(page: Page, report: Report) -> None:
-    label = report.models[0].label
     having = sum(any(one.kind == "missing" for one in found) for found in report.models[0].mistakes.values())
     assert having > 0
-    tab_to(page, f"button.show[data-kind=missing][data-model={label}]")
+    tab_to(page, "button.show[data-kind=missing][data-model='0']")
     page.keyboard.press("Enter")
     until(page, "document.activeElement.id === 'kind'")
     assert count_shown(page) == having
     order = page.locator(".card h3").all_inner_texts()
     assert order == report.models[0].rank()
-    page.select_option("#order", f"best|{label}")
+    page.select_option("#order", "best|0")
     page.select_option("#kind", "")
     assert page.locator(".card h3").first.inner_text() == report.models[0].rank()[-1]
     assert count_shown(page) == 6
     page.select_option("#order", "")
     assert page.locator(".card h3").all_inner_texts() == [image.id for image in report.images]
     [comparison] = report.comparisons
-    page.select_option("#order", f"loss|{comparison.label}|{comparison.against}")
+    page.select_option("#order", "loss|1|0")
     assert page.locator(".card h3").first.inner_text() == comparison.rank()[0]
 
 
@@ -141,12 +140,41 @@ def test_everything_but_the_filter_is_there_without_a_script(browser: Browser, w
 
 def test_nothing_that_a_caption_says_is_run(browser: Browser, report: Report, tmp_path: Path) -> None:
     evil = "</script><script>document.title = 'gone'</script><img src=x onerror=\"document.title = 'gone'\">"
-    images = tuple(replace(one, references=(evil, *one.references)) for one in report.images)
-    path = write_report(replace(report, images=images, dataset=evil), tmp_path / "evil")
+    path = write_report(spoil(report, evil), tmp_path / "evil")
     with opened_file(browser, path) as page:
         until(page, f"{SHOWN} === '6 images'")
-        assert page.title() == f"Captions of {evil}, dev"
+        assert page.title() == f"Captions of dataset {evil}, split {evil}"
         assert page.locator("img[src=x]").count() == 0
+        assert page.locator("script").count() == 1
+        assert page.locator(".card .caption").first.text_content() == f"caption {evil}"
+
+
+def test_words_are_looked_for_in_captions_references_and_names_only(page: Page, report: Report) -> None:
+    caption = report.models[0].evaluation.captions["cat.jpg"][0].text
+    for words in ("rocket.jpg", "smoke is COMING", caption):
+        page.fill("#words", words)
+        assert count_shown(page) >= 1
+    # What Showtell writes beside them: scores, names of models and rules.
+    for words in ("CIDEr", "confidence", "references", report.models[0].label, "missing objects"):
+        page.fill("#words", words)
+        assert count_shown(page) == 0, words
+
+
+def test_models_may_have_any_name(browser: Browser, report: Report, tmp_path: Path) -> None:
+    names = {model.label: f"a|{number}|b c" for number, model in enumerate(report.models)}
+    changed = replace(
+        report,
+        models=tuple(replace(model, label=names[model.label]) for model in report.models),
+        comparisons=tuple(
+            replace(one, label=names[one.label], against=names[one.against]) for one in report.comparisons
+        ),
+    )
+    with opened_file(browser, write_report(changed, tmp_path / "named")) as page:
+        for number, model in enumerate(report.models):
+            page.select_option("#order", label=f"lowest CIDEr first (a|{number}|b c)")
+            assert page.locator(".card h3").all_text_contents() == model.rank()
+        page.select_option("#order", label="a|1|b c gains most on a|0|b c")
+        assert page.locator(".card h3").first.text_content() == report.comparisons[0].rank()[-1]
 
 
 @pytest.mark.slow

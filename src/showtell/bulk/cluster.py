@@ -215,9 +215,9 @@ class Pool(Generic[Task]):
 
     def _replace(self, worker: _Worker[Task], error: Exception) -> Iterator[tuple[Task, Failed, str]]:
         """Starts another worker in the place of one that died; only the task that it was at counts the loss."""
-        cause = error.__cause__ if isinstance(error.__cause__, Exception) else getattr(error, "cause", None)
-        if isinstance(cause, exceptions.RayTaskError):  # its constructor raised
-            self._judge(cause, fatal=True)
+        for cause in error.args:
+            if isinstance(cause, exceptions.RayTaskError):  # its constructor raised
+                self._judge(cause, fatal=True)
         self.lost += 1
         if worker.ready is not None:
             self._deaths += 1

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
-from showtell.bulk.places import is_remote, list_folder, match_pattern, open_place, walk_files
+from showtell.bulk.places import (
+    connect,
+    exists,
+    is_folder,
+    is_remote,
+    list_folder,
+    match_pattern,
+    open_place,
+    walk_files,
+)
 from showtell.bulk.plan import Part, Picture
 from showtell.bulk.tables import Columns, find_columns, measure_table, read_keys, read_places
 from showtell.errors import DataError, UsageError
@@ -22,6 +31,7 @@ from showtell.outputs import one_line
 KINDS = ("auto", "images", "list", "parquet", "webdataset")
 _TARS = (".tar", ".tar.gz", ".tgz")
 _TABLES = (".parquet", ".pq")
+_CALLED = {"parquet": "Parquet files", "webdataset": "tar files", "images": "images"}
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CONNECTIONS = 16  # footers of Parquet files that are read at once: over a network each takes a while
 
@@ -52,23 +62,36 @@ class Inputs:
             DataError: a list that is none.
             OSError: a place cannot be reached.
         """
-        for word in self.words:
-            word = word if is_remote(word) else str(expand_home(word))
-            kind = self.kind if self.kind != "auto" else _guess(word)
-            if kind == "list":
-                yield from _listed(word)
-            elif kind == "images":
-                yield from _pictures(word)
-            elif kind == "webdataset":
-                yield from (Part(kind, _absolute(file)) for file in _files(word, _TARS))
-            else:
-                yield from self._tables(_files(word, _TABLES))
+        known: set[str] = set()  # schemes
+        for word in self._words():
+            nothing = True
+            for piece in self._pieces(word):
+                nothing = False
+                if isinstance(piece, Picture):
+                    _require_driver(piece.place, known)
+                yield piece
+            if nothing:
+                raise UsageError(f"{one_line(word)}: there are no images here.")
+
+    def _words(self) -> Iterator[str]:
+        yield from (word if is_remote(word) else str(expand_home(word)) for word in self.words)
+
+    def _pieces(self, word: str) -> Iterator[Picture | Part]:
+        kind = self.kind if self.kind != "auto" else _guess(word)
+        if kind == "list":
+            yield from _listed(word)
+        elif kind == "images":
+            yield from _pictures(word)
+        elif kind == "webdataset":
+            yield from (Part(kind, _absolute(file)) for file in _files(word, _TARS))
+        else:
+            yield from self._tables(_files(word, _TABLES))
 
     def keys(self) -> Iterator[str]:
         """Yields the keys of all rows that hold images themselves, where a column has them."""
         if self.columns.key is None:
             return
-        for word in self.words:
+        for word in self._words():
             if (self.kind if self.kind != "auto" else _guess(word)) == "parquet":
                 for file in _files(word, _TABLES):
                     yield from read_keys(_absolute(file), self.columns)
@@ -94,14 +117,47 @@ def _guess(word: str) -> str:
         return "webdataset"
     if lower.endswith(_TABLES):
         return "parquet"
-    if lower.endswith(tuple(IMAGE_SUFFIXES)) or (has_wildcards(word) and not _BRACES.search(word)):
+    if _is_image(word) or (_is_pattern(word) and not _BRACES.search(word)):
         return "images"
     inside = list_folder(word)
     if inside is None:
         return "list"
-    if any(name.lower().endswith(_TABLES) for name in inside):
-        return "parquet"
-    return "webdataset" if any(name.lower().endswith(_TARS) for name in inside) else "images"
+    suffixes = {"parquet": _TABLES, "webdataset": _TARS}
+    kinds = [kind for kind, ends in suffixes.items() if any(name.lower().endswith(ends) for name in inside)]
+    if kinds and _has_images(word):
+        kinds.append("images")
+    if len(kinds) > 1:
+        raise UsageError(
+            f"{one_line(word)} holds {' and '.join(_CALLED[kind] for kind in kinds)}. Say which of them are meant: "
+            f"--kind {' or '.join(kinds)}."
+        )
+    return kinds[0] if kinds else "images"
+
+
+def _is_pattern(word: str) -> bool:
+    """Returns whether a word is a pattern; one that names what is there means just that, whatever signs it has."""
+    return has_wildcards(word) and not exists(word)
+
+
+def _is_image(place: str) -> bool:
+    return place.lower().endswith(tuple(IMAGE_SUFFIXES))
+
+
+def _has_images(folder: str) -> bool:
+    """Returns whether a folder, or one below it, holds an image; looks no further than the first."""
+    if is_remote(folder):
+        return any(map(_is_image, walk_files(folder)))
+    return any(not item.error for item in scan_folder(folder))
+
+
+def _require_driver(place: str, known: set[str]) -> None:
+    """Raises UsageError where nobody can read this kind of address: else each image would fail by itself."""
+    scheme = place.partition("://")[0].lower() if is_remote(place) else "http"
+    if scheme not in (*known, "http", "https"):
+        # A store that cannot be reached now is for the workers to try again.
+        with contextlib.suppress(OSError):
+            connect(place)
+        known.add(scheme)
 
 
 def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
@@ -111,7 +167,7 @@ def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
         numbers = (f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1))
         spelled = (f"{word[: braces.start()]}{number}{word[braces.end() :]}" for number in numbers)
         return [file for one in spelled for file in _files(one, suffixes)]
-    if has_wildcards(word):
+    if _is_pattern(word):
         found = match_pattern(word)
     else:
         inside = list_folder(word)
@@ -122,23 +178,20 @@ def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def _pictures(word: str) -> Iterator[Picture]:
-    if not is_remote(word):
-        scanned = expand_pattern(word) if has_wildcards(word) else scan_folder(word)
-        if Path(word).is_file():
-            yield Picture(word, _absolute(word))
-        elif has_wildcards(word) or Path(word).is_dir():
-            yield from (Picture(item.name, _absolute(item.name), item.error) for item in scanned)
+    pattern = _is_pattern(word)
+    if is_remote(word):
+        if not pattern and not is_folder(word):
+            places: Iterable[str] = [word] if exists(word) else []
         else:
-            raise UsageError(f"{one_line(word)}: there is no such file or folder.")
-        return
-    places = iter(match_pattern(word)) if has_wildcards(word) else walk_files(word)
-    nothing = True
-    for place in places:
-        if place.lower().endswith(tuple(IMAGE_SUFFIXES)):
-            nothing = False
-            yield Picture(place, place)
-    if nothing:
-        raise UsageError(f"{one_line(word)}: there are no images here.")
+            places = match_pattern(word) if pattern else walk_files(word)
+        yield from (Picture(place, place) for place in places if _is_image(place))
+    elif pattern or is_folder(word):
+        found = expand_pattern(word) if pattern else scan_folder(word)
+        yield from (Picture(item.name, _absolute(item.name), item.error) for item in found)
+    elif os.path.lexists(word):
+        yield Picture(word, _absolute(word))
+    else:
+        raise UsageError(f"{one_line(word)}: there is no such file or folder.")
 
 
 def _listed(word: str) -> Iterator[Picture]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import glob
 import os
 import shutil
 from abc import ABC, abstractmethod
@@ -17,7 +16,15 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from showtell.errors import JournalError, UsageError, did_you_mean
-from showtell.files import expand_home, lock_folder, open_atomically, remove_partial_files, write_atomically
+from showtell.files import (
+    expand_home,
+    lock_folder,
+    open_atomically,
+    remove_neighbours,
+    remove_partial_files,
+    write_atomically,
+)
+from showtell.intake.scan import first_states, has_wildcards, is_folder_entry, next_states
 from showtell.outputs import one_line
 
 _REMOTE = "://"
@@ -43,37 +50,89 @@ def open_place(place: str) -> IO[bytes]:
         return cast("IO[bytes]", filesystem.open(path, "rb"))
 
 
-def list_folder(place: str) -> list[str] | None:
-    """Returns the places in a folder, sorted, or None where there is no folder of this name."""
+def is_folder(place: str) -> bool:
+    """Returns whether there is a folder of this name."""
     if not is_remote(place):
-        if not os.path.isdir(place):  # noqa: PTH112
-            return None
-        return sorted(os.path.join(place, name) for name in os.listdir(place))  # noqa: PTH118, PTH208
+        return os.path.isdir(place)  # noqa: PTH112
     filesystem, path = connect(place)
     with explained(place):
-        if not filesystem.isdir(path):
-            return None
-        return sorted(_named(place, one) for one in filesystem.ls(path, detail=False) if one != path)
+        return bool(filesystem.isdir(path))
+
+
+def list_folder(place: str) -> list[str] | None:
+    """Returns the places in a folder, sorted, or None where there is no folder of this name."""
+    return [_inside(place, name) for name, _ in _entries(place)] if is_folder(place) else None
+
+
+def exists(place: str) -> bool:
+    """Returns whether there is a file, a folder or a link of this name."""
+    if not is_remote(place):
+        return os.path.lexists(place)
+    filesystem, path = connect(place)
+    with explained(place):
+        return bool(filesystem.exists(path))
 
 
 def walk_files(place: str) -> Iterator[str]:
-    """Yields all files below a folder that fsspec leads to, folder by folder, sorted."""
-    filesystem, path = connect(place)
-    with explained(place):
-        for folder, folders, names in filesystem.walk(path):
-            folders.sort()
-            for name in sorted(names):
-                if name:
-                    yield _named(place, f"{folder}/{name}")
+    """Yields all files below a folder, folder by folder, sorted.
+
+    Raises:
+        OSError: a folder cannot be listed; without it images would be missing, and nobody would know.
+    """
+    folders = [place]
+    while folders:
+        folder = folders.pop()
+        inside = []
+        for name, is_dir in _entries(folder):
+            if is_dir:
+                inside.append(_inside(folder, name))
+            else:
+                yield _inside(folder, name)
+        folders.extend(reversed(inside))
 
 
 def match_pattern(place: str) -> list[str]:
-    """Returns the places that match a pattern, sorted."""
-    if not is_remote(place):
-        return sorted(glob.glob(place, recursive=True))  # noqa: PTH207
-    filesystem, path = connect(place)
-    with explained(place):
-        return sorted(_named(place, one) for one in filesystem.glob(path))
+    """Returns the files that match a pattern, sorted; its parts mean what they mean to `showtell caption`.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+    scheme, separator, path = place.rpartition(_REMOTE)
+    words = (path if separator else path.replace(os.sep, "/")).split("/")
+    fixed = 0
+    while not has_wildcards(words[fixed]):
+        fixed += 1
+    start = f"{scheme}{separator}{'/'.join(words[:fixed])}" or ("/" if fixed else "")
+    parts = tuple(word for word in words[fixed:] if word)
+    found = []
+    folders = [(start, first_states(parts))] if is_folder(start or os.curdir) else []
+    while folders:
+        folder, states = folders.pop()
+        for name, is_dir in _entries(folder or os.curdir):
+            after = next_states(states, name, parts)
+            if is_dir and after:
+                folders.append((_inside(folder, name), after))
+            elif len(parts) in after:
+                found.append(_inside(folder, name))
+    return sorted(found)
+
+
+def _entries(folder: str) -> list[tuple[str, bool]]:
+    """Returns the names in a folder, sorted, and whether each is a folder."""
+    if not is_remote(folder):
+        with os.scandir(folder) as listed:
+            return sorted((entry.name, is_folder_entry(entry)) for entry in listed)
+    filesystem, path = connect(folder)
+    with explained(folder):
+        found = filesystem.ls(path, detail=True)
+    # Stores list a folder's own marker in it, too.
+    others = [one for one in found if one["name"].strip("/") != path.strip("/")]
+    return sorted((one["name"].rstrip("/").rpartition("/")[2], one["type"] == "directory") for one in others)
+
+
+def _inside(folder: str, name: str) -> str:
+    """Returns the place of a name in a folder: written as the folder is, with the host and all else of an address."""
+    return f"{folder}{name}" if not folder or folder.endswith("/") else f"{folder}/{name}"
 
 
 def connect(place: str) -> tuple[Any, str]:
@@ -112,11 +171,6 @@ def explained(place: str) -> Iterator[None]:
         raise OSError(errno.EIO, str(error) or type(error).__name__, place) from error
 
 
-def _named(place: str, path: str) -> str:
-    """Returns the address of a path that a file system gave, written as `place` is."""
-    return f"{place.partition(_REMOTE)[0]}{_REMOTE}{path.lstrip('/')}"
-
-
 class Store(ABC):
     """The folder that results go into. What is written is whole or absent."""
 
@@ -152,7 +206,15 @@ class Store(ABC):
 
     @abstractmethod
     def hold(self) -> contextlib.AbstractContextManager[None]:
-        """Keeps other writers out where that is possible, and removes what killed ones left half written."""
+        """Keeps other writers out where that is possible."""
+
+    @abstractmethod
+    def clean(self, names: Sequence[str], folders: Sequence[str] = ()) -> None:
+        """Removes what killed writers left half written: of files of these names, and of all in subfolders."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """Opens a file for reading."""
+        return open_place(f"{self.place}/{name}")
 
 
 class LocalStore(Store):
@@ -200,9 +262,14 @@ class LocalStore(Store):
         """Locks the folder; the system releases it when the process ends, however it ends."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with lock_folder(self._folder, JournalError, BUSY):
-            for folder in (self._folder, *(path for path in self._folder.iterdir() if path.is_dir())):
-                remove_partial_files(folder)
             yield
+
+    def clean(self, names: Sequence[str], folders: Sequence[str] = ()) -> None:
+        """Removes what killed writers left half written."""
+        for name in names:
+            remove_neighbours(self._folder / name)
+        for folder in folders:
+            remove_partial_files(self._folder / folder)
 
 
 class RemoteStore(Store):
@@ -259,8 +326,11 @@ class RemoteStore(Store):
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
-        """Does nothing: object stores know no locks, and leave nothing half written."""
+        """Does nothing: object stores know no locks."""
         yield
+
+    def clean(self, names: Sequence[str], folders: Sequence[str] = ()) -> None:
+        """Does nothing: object stores show nothing half written."""
 
 
 def open_store(place: str) -> Store:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
 import tarfile
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import IO, Any, cast
+from typing import IO, Any, Self, cast
 
 from showtell.bulk.places import is_remote, open_place
 from showtell.bulk.plan import Part, Shard
 from showtell.bulk.tables import Columns, read_images
-from showtell.errors import DataError, ImageError
+from showtell.errors import DataError, ImageError, UsageError
 from showtell.images import IMAGE_SUFFIXES, Allowance, KeptImage, is_url, why_too_large
 from showtell.images.decode import LARGEST_FILE
 from showtell.intake import Item
@@ -19,7 +22,6 @@ from showtell.intake.items import web_item
 from showtell.outputs import one_line
 
 _ATTEMPTS = 3  # of fetching an image from a store: what fails once may be a hiccup of the network
-_BLOCK = 512  # of a tar file
 
 
 def read_items(shard: Shard, columns: Columns) -> Iterator[Item]:
@@ -70,6 +72,8 @@ class _Stored:
                 raise ImageError(f"{self._place}: there is no such file") from None
             except PermissionError:
                 raise ImageError(f"{self._place}: no permission to read this file") from None
+            except (UsageError, ValueError) as error:  # no driver for it, or an address that none understands
+                raise ImageError(str(error)) from None
             except OSError as error:
                 reason = error.strerror or str(error)
                 if attempt < _ATTEMPTS - 1:
@@ -104,14 +108,17 @@ def _read_tar(part: Part) -> Iterator[Item]:
     """Yields the images of a tar file as it is read, from beginning to end, without going back."""
     seen: set[str] = set()
     packed = not part.file.lower().endswith(".tar")
-    with open_place(part.file) as opened:
-        file = _Ended(opened)
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open_place(part.file))
         try:
-            with tarfile.open(fileobj=cast("Any", file), mode="r|gz" if packed else "r|") as tar:
+            if packed:  # tarfile's own way of unpacking checks neither the end nor the checksum
+                file = cast("IO[bytes]", stack.enter_context(gzip.GzipFile(fileobj=file, mode="rb")))
+            with tarfile.open(fileobj=file, mode="r|", tarinfo=_Member) as tar:
                 for member in tar:
                     name = PurePosixPath(member.name)
+                    is_link = member.islnk() or member.issym()
                     if (
-                        not member.isfile()
+                        not (member.isfile() or is_link)
                         or name.suffix.lower() not in IMAGE_SUFFIXES
                         or name.name[0] == "."
                     ):
@@ -122,34 +129,45 @@ def _read_tar(part: Part) -> Iterator[Item]:
                         )
                     seen.add(member.name)
                     key = f"{part.file}/{member.name}"
+                    if is_link:
+                        yield Item(
+                            key, b"", f"it is a link to {one_line(member.linkname)}, and has no content"
+                        )
+                        continue
                     if reason := why_too_large(member.size):
                         yield Item(key, b"", reason)
                         continue
                     content = tar.extractfile(member)
                     yield _item(key, None if content is None else content.read(), "no file")
-        except (tarfile.TarError, EOFError) as error:
+                _require_zeros(tar)
+        except (tarfile.TarError, EOFError, ValueError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError(
                 f"{one_line(part.file)}: half written, damaged, or no tar file: {error}"
             ) from None
-        # tarfile takes the end of the file for the end of the archive, so one that was cut between two members seems
-        # whole; but a whole one ends with zeros.
-        if not packed and not file.ends_with_zeros():
-            raise DataError(f"{one_line(part.file)}: half written: it has no end after {len(seen):,} images.")
 
 
-class _Ended:
-    """A file that remembers how it ended."""
+class _Member(tarfile.TarInfo):
+    """A member whose damaged header is an error. tarfile takes it for the end of the archive, if it is not the first.
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self._last = b""
+    So is a missing end: a file that was cut between two members would seem whole.
+    """
 
-    def read(self, size: int = -1) -> bytes:
-        data = self._file.read(size)
-        self._last = (self._last + data[-_BLOCK:])[-_BLOCK:]
-        return data
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile_)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
+            raise tarfile.ReadError("it has no end") from None
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from None
 
-    def ends_with_zeros(self) -> bool:
-        while self.read(1 << 20):
-            pass
-        return self._last == b"\0" * _BLOCK
+
+def _require_zeros(tar: tarfile.TarFile) -> None:
+    """Reads a tar file to its end; raises ReadError where something stands behind the end of the archive."""
+    while block := tar.fileobj.read(1 << 20):
+        if block.strip(b"\0"):
+            raise tarfile.ReadError(
+                "something stands behind its end, as where several tar files were joined (join them with tar -A)"
+            )

@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -94,6 +95,7 @@ class Results:
             JournalError: they were made by something else, or the folder holds other things.
         """
         wanted = json.loads(json.dumps({_VERSION: VERSION, **made_by}))
+        self.store.clean((RUN, PLAN, MANIFEST))
         try:
             run = self._read_json(RUN)
         except FileNotFoundError:
@@ -110,6 +112,7 @@ class Results:
                 "choose another --output."
             )
         self.plan = Plan(run["shards"], run["images"])
+        self.store.clean((), (ROWS, DONE))  # only now these are known to be ours
         return True
 
     def begin(
@@ -129,12 +132,18 @@ class Results:
 
     def survey(self) -> list[int]:
         """Finds the finished shards; returns those that are listed as finished, and whose rows are gone or torn."""
+        done: dict[int, Entry] = {}
+        # Before the manifest: a run that ends meanwhile writes that first, and removes these afterwards.
+        for name in self.store.sizes(DONE):
+            if name.startswith("."):  # half written
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                entry = Entry(**self._read_json(f"{DONE}/{name}"))
+                done[entry.shard] = entry
         listed: dict[int, Entry] = {}
         with contextlib.suppress(FileNotFoundError):
             listed = {one["shard"]: Entry(**one) for one in self._read_json(MANIFEST)["finished"]}
-        for name in self.store.sizes(DONE):
-            entry = Entry(**self._read_json(f"{DONE}/{name}"))
-            listed[entry.shard] = entry
+        listed |= done
         there = self.store.sizes(ROWS)
         self.entries = {
             number: entry
@@ -150,7 +159,8 @@ class Results:
             retry_failed: also those with rows that have an error.
         """
         with tempfile.TemporaryFile() as file:
-            file.write(self.store.read(PLAN))
+            with self.store.open(PLAN) as plan:
+                shutil.copyfileobj(plan, file)
             file.seek(0)
             for shard in read_plan(file):
                 entry = self.entries.get(shard.number)

@@ -29,6 +29,7 @@ class Report:
     reused: int  # rows of earlier runs
     rows: int  # of this run
     failed: int  # of them, with an error
+    failing: int  # rows with an error of the whole job
     given_up: dict[int, str]  # shards whose input could not be read, and why
     lost_workers: int
     done: Mapping[str, int]  # images of this run, by where they were done
@@ -111,12 +112,14 @@ def run_bulk(
                     raise
                 lost = pool.lost
         complete = results.finish()
+        failing = sum(entry.failed for entry in results.entries.values())
         return Report(
             complete,
             results.plan.shards,
             reused,
             rows,
             failed,
+            failing,
             given_up,
             lost,
             done,

@@ -1,7 +1,8 @@
 """Parquet files of images, or of paths to them: which column is what, how many rows there are, and the rows.
 
 An image's column holds the bytes of a file, a path or an address, or both as Hugging Face's data sets have them (a
-struct of `bytes` and `path`). Everything is read row group by row group; no file is in memory as a whole.
+struct of `bytes` and `path`). Everything is read row group by row group: that much of a file is in
+memory at a time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ NAMES = (
 )
 ROWS = 1024  # of a part that is made of small row groups
 CUT_ABOVE = 4 * ROWS  # rows of a row group; a larger one is cut, and read once for each of its parts
-_AT_ONCE = 32  # rows in memory
+_AT_ONCE = 32  # rows as Python's objects; pyarrow holds their row group
+_DAMAGED = (pa.ArrowException, UnicodeDecodeError, OSError)
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,14 @@ def measure_table(place: str) -> Table | None:
     with open_place(place) as file:
         try:
             metadata = pq.read_metadata(file)
-        except pa.ArrowInvalid:
+            groups = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
+            if sum(groups) != metadata.num_rows:
+                return None
+            return Table(metadata.schema.to_arrow_schema(), groups)
+        except _DAMAGED as error:
+            if not _is_damage(error):
+                raise
             return None
-        groups = tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups))
-        return Table(metadata.schema.to_arrow_schema(), groups)
 
 
 def find_columns(schema: pa.Schema, wanted: Columns, place: str) -> Found:
@@ -120,9 +126,19 @@ def find_columns(schema: pa.Schema, wanted: Columns, place: str) -> Found:
 
 
 def read_keys(place: str, wanted: Columns) -> Iterator[str]:
-    """Yields the keys of a file's rows where these hold images; nothing where it is damaged, or holds paths."""
+    """Yields the keys of a file's rows where these hold images; nothing where it holds paths.
+
+    Raises:
+        DataError: it is damaged, so nobody can tell whether its keys are those of other rows, too.
+    """
     table = measure_table(place)
-    if table is None or not (found := find_columns(table.schema, wanted, place)).holds_images:
+    if table is None:
+        raise DataError(
+            f"{one_line(place)}: half written, damaged, or no Parquet file. Its keys are needed for the plan, since "
+            "each occurs once: mend it, leave it out, or leave out --key-column."
+        )
+    found = find_columns(table.schema, wanted, place)
+    if not found.holds_images:
         return
     assert found.key is not None
     for row, (key,) in enumerate(_rows(place, [found.key])):
@@ -156,8 +172,10 @@ def read_images(
     with open_place(place) as file, _explained(place):
         found = find_columns(pq.read_schema(file), wanted, place)
     if not found.holds_images:
+        before = "it could not be read" if count is None else "it held images"
         raise DataError(
-            f"{one_line(place)}: its column {found.image!r} holds paths now. It was planned otherwise."
+            f"{one_line(place)}: its column {found.image!r} holds paths, and {before} when the plan was made. Choose "
+            "a new --output to caption these."
         )
     done = 0
     for image, key in _rows(place, [found.image, found.key or found.image], first, count):
@@ -176,7 +194,7 @@ def _rows(
     with open_place(place) as file, _explained(place):
         table = pq.ParquetFile(file)
         groups: list[int] = []
-        before = 0
+        before = done = 0
         skip, left = 0, count
         for number in range(table.metadata.num_row_groups):
             rows = table.metadata.row_group(number).num_rows
@@ -192,9 +210,12 @@ def _rows(
             batch = batch.slice(skip, left)
             skip = 0
             left = None if left is None else left - batch.num_rows
+            done += batch.num_rows
             yield from zip(*(batch.column(name).to_pylist() for name in columns))
             if left == 0:
                 return
+        if count is None and done != table.metadata.num_rows - first:
+            raise pa.ArrowInvalid(f"{done:,} rows could be read of {table.metadata.num_rows - first:,}")
 
 
 class _explained:  # noqa: N801  # a context manager
@@ -206,11 +227,15 @@ class _explained:  # noqa: N801  # a context manager
     def __enter__(self) -> None: ...
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        # pyarrow raises a plain OSError without a number for damaged pages, and passes others on as they are.
-        if isinstance(error, pa.ArrowInvalid) or (isinstance(error, OSError) and error.errno is None):
+        if _is_damage(error):
             raise DataError(
                 f"{one_line(self._place)}: half written, damaged, or no Parquet file: {error}"
             ) from None
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    # Of damaged pages and footers pyarrow also raises an OSError without a number; others it passes on as they are.
+    return isinstance(error, _DAMAGED) and (not isinstance(error, OSError) or error.errno is None)
 
 
 def _holds(schema: pa.Schema, name: str) -> str:

@@ -102,7 +102,8 @@ def run(arguments: argparse.Namespace) -> int:
     arguments.threads = arguments.threads or 1
     captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings, count=arguments.count)
-    next(captioner.caption([], min_confidence=arguments.min_confidence), None)  # whether it can be asked for
+    # Refuses what cannot be asked of this captioner, before there is a plan that asks for it.
+    next(captioner.caption([], settings, min_confidence=arguments.min_confidence), None)
     digest = captioner.digest
     del captioner  # workers have their own
 
@@ -146,7 +147,9 @@ def run(arguments: argparse.Namespace) -> int:
         ) from None
     _sum_up(report, arguments.output)
     failures.report()
-    return 1 if failures.count or not report.complete else 0
+    if earlier := report.failing - report.failed:
+        log(f"error: rows of earlier runs have an error: {earlier:,}. --retry-failed does their shards again")
+    return 1 if report.failing or report.given_up or not report.complete else 0
 
 
 def _sum_up(report: Report, output: str) -> None:
@@ -159,6 +162,7 @@ def _sum_up(report: Report, output: str) -> None:
     log_workers(report.lost_workers, report.done)
     if report.complete:
         log(f"{output} is complete: {report.rows + report.reused:,} rows in {report.shards:,} shards")
+    if not report.given_up:
         return
     log(f"error: {len(report.given_up):,} of {report.shards:,} shards could not be done:")
     for number, reason in sorted(report.given_up.items())[:_SHOWN]:

@@ -58,6 +58,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the report, and prints where it is."""
+    from showtell.outputs import one_line
     from showtell.report import judge_models
     from showtell.report.files import check_folder, write_report
 
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
         log(f"{judged.label}:")
         describe(judged.evaluation)
     for one in report.left_out:
-        log(f"left out: {one.id}: {one.reason}")
+        log(f"left out: {one_line(one.id)}: {one_line(one.reason)}")
     print(write_report(report, arguments.output))
     return 1 if report.left_out else 0
 

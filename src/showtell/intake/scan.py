@@ -53,7 +53,7 @@ def expand_pattern(pattern: str, on_link: Linked = lambda _: None) -> Iterator[I
     start = "/".join(words[:fixed]) or ("/" if fixed else "")
     parts = tuple(word for word in words[fixed:] if word)
     if os.path.isdir(start or os.curdir):
-        yield from _walk(start, parts, _reachable(frozenset({0}), parts), on_link)
+        yield from _walk(start, parts, first_states(parts), on_link)
 
 
 def natural_key(name: str) -> str:
@@ -86,22 +86,22 @@ def _walk(folder: str, parts: tuple[str, ...], states: States, on_link: Linked) 
             stack.pop()
             continue
         name = names.pop()
-        is_folder = name.endswith("/")
+        is_dir = name.endswith("/")
         name = name.rstrip("/")
         inside = states
         if states == _EVERYTHING:
             if name.startswith("."):
                 continue
         else:
-            inside = _step(states, name, parts)
+            inside = next_states(states, name, parts)
             if not inside:
                 continue
             if len(parts) in inside:
                 inside = _EVERYTHING
         path = os.path.join(folder, name)
-        if is_folder and os.path.islink(path):
+        if is_dir and os.path.islink(path):
             on_link(path)
-        elif is_folder:
+        elif is_dir:
             yield from enter(path, inside)
         elif inside == _EVERYTHING and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
             yield Item(path, path)
@@ -110,16 +110,22 @@ def _walk(folder: str, parts: tuple[str, ...], states: States, on_link: Linked) 
 def _names(folder: str) -> list[str]:
     """Returns the names in a folder from last to first; those of folders end with a slash."""
     with os.scandir(folder or os.curdir) as entries:
-        names = [f"{entry.name}/" if _is_folder(entry) else entry.name for entry in entries]
+        names = [f"{entry.name}/" if is_folder_entry(entry) else entry.name for entry in entries]
     names.sort(key=lambda name: natural_key(name.rstrip("/")), reverse=True)
     return names
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def is_folder_entry(entry: os.DirEntry[str]) -> bool:
+    """Returns whether a name is that of a folder, or of a link to one."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+def first_states(parts: tuple[str, ...]) -> States:
+    """Returns what a path has matched of a pattern's parts before its first name."""
+    return _reachable(frozenset({0}), parts)
 
 
 def _reachable(states: States, parts: tuple[str, ...]) -> States:
@@ -132,7 +138,8 @@ def _reachable(states: States, parts: tuple[str, ...]) -> States:
     return frozenset(found)
 
 
-def _step(states: States, name: str, parts: tuple[str, ...]) -> States:
+def next_states(states: States, name: str, parts: tuple[str, ...]) -> States:
+    """Returns what a path has matched of a pattern's parts with one more name; nothing where it cannot match."""
     after = set()
     for state in states:
         if state == len(parts):

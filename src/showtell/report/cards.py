@@ -12,11 +12,12 @@ from showtell.text import tokenize
 
 
 class Cards:
-    """Draws images of one report; each has a number, by which it is linked to."""
+    """Draws images of one report. Each has a number, by which it is linked to; the script knows models by theirs."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
         self._images = {image.id: image for image in report.images}
+        self._models = {model.label: number for number, model in enumerate(report.models)}
         self._numbers = {image.id: number for number, image in enumerate(report.images, start=1)}
 
     def list_all(self) -> list[Markup]:
@@ -32,7 +33,7 @@ class Cards:
         items = []
         for identifier in ids:
             image = self._images[identifier]
-            said = [_said(model, identifier) for model in models]
+            said = [self._said(model, identifier) for model in models]
             gain = element("p", f"{100 * one.gains[identifier]:+.0f} {RANKED_BY}", class_="gain")
             items.append(
                 element(
@@ -53,7 +54,7 @@ class Cards:
 
     def _draw(self, image: Pictured, number: int) -> Markup:
         models = self._report.models
-        said = [_said(model, image.id, named=len(models) > 1) for model in models]
+        said = [self._said(model, image.id, named=len(models) > 1) for model in models]
         return element(
             "article",
             _show(image),
@@ -73,33 +74,32 @@ class Cards:
             element(
                 "div",
                 element("h4", self.link(identifier)),
-                element("ul", _said(model, identifier, named=False), class_="said"),
+                element("ul", self._said(model, identifier, named=False), class_="said"),
                 element("ul", [element("li", text) for text in image.references], class_="references"),
             ),
             _light(model.explained.get(identifier)),
             class_="example",
         )
 
-
-def _said(model: Judged, identifier: str, *, named: bool = True) -> Markup:
-    """Returns what a model said of an image, its score and what is probably wrong; the script reads the attributes."""
-    caption = model.evaluation.captions[identifier][0]
-    found = model.mistakes[identifier]
-    score = model.evaluation.per_image[identifier][RANKED_BY]
-    facts = [f"{RANKED_BY} {100 * score:.0f}"]
-    if caption.confidence is not None:
-        facts.append(f"confidence {percent(caption.confidence)}")
-    return element(
-        "li",
-        element("p", model.label, class_="model") if named else None,
-        element("p", _mark(caption.text, found), class_="caption"),
-        element("p", " · ".join(facts), class_="facts"),
-        element("ul", [_tell(one) for one in found], class_="found") if found else None,
-        data_model=model.label,
-        data_score=f"{score:.4f}",
-        data_confidence=None if caption.confidence is None else f"{caption.confidence:.4f}",
-        data_found=" ".join(dict.fromkeys(one.kind for one in found)) or None,
-    )
+    def _said(self, model: Judged, identifier: str, *, named: bool = True) -> Markup:
+        """Returns what a model said of an image, its score and what is probably wrong; the script reads attributes."""
+        caption = model.evaluation.captions[identifier][0]
+        found = model.mistakes[identifier]
+        score = model.evaluation.per_image[identifier][RANKED_BY]
+        facts = [f"{RANKED_BY} {100 * score:.0f}"]
+        if caption.confidence is not None:
+            facts.append(f"confidence {percent(caption.confidence)}")
+        return element(
+            "li",
+            element("p", model.label, class_="model") if named else None,
+            element("p", _mark(caption.text, found), class_="caption"),
+            element("p", " · ".join(facts), class_="facts"),
+            element("ul", [_tell(one) for one in found], class_="found") if found else None,
+            data_model=self._models[model.label],
+            data_score=f"{score:.4f}",
+            data_confidence=None if caption.confidence is None else f"{caption.confidence:.4f}",
+            data_found=" ".join(dict.fromkeys(one.kind for one in found)) or None,
+        )
 
 
 def _mark(text: str, found: Sequence[Mistake]) -> Markup:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from showtell.errors import UsageError
-from showtell.files import write_atomically, write_json
+from showtell.files import remove_neighbours, write_atomically, write_json
 from showtell.report.contents import FORMAT, Report
 from showtell.report.page import write_page
 
@@ -16,11 +16,15 @@ PAGE, NUMBERS = "report.html", "report.json"
 def check_folder(folder: Path) -> None:
     """Refuses a folder that holds something else than an earlier report, which may be replaced.
 
+    What a killed run left of a report that it was writing is removed.
+
     Raises:
         UsageError: it does.
     """
     if not folder.exists():
         return
+    for name in (PAGE, NUMBERS):
+        remove_neighbours(folder / name)
     others = sorted(path.name for path in folder.iterdir() if path.name not in (PAGE, NUMBERS))
     if others:
         more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""

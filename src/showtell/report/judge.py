@@ -18,6 +18,7 @@ from showtell.decoding import DecodingSettings
 from showtell.errors import DataError, ImageError, UsageError
 from showtell.evaluation import DEFAULT_METRICS, EvaluationReport
 from showtell.explain import explain_caption
+from showtell.images import open_image
 from showtell.metrics import CorpusIdf, compare_paired
 from showtell.metrics.bootstrap import RESAMPLES
 from showtell.outputs.sheet import shrink_to_webp, write_webp
@@ -90,7 +91,7 @@ def judge_models(
             f"A report ranks images by {RANKED_BY}, so it must be among the metrics. Received: {', '.join(metrics)}"
         )
     chosen = dataset.split(split)
-    usable, shown, left_out = _open_images(chosen, max_images, progress)
+    usable, shown, left_out = _open_images(chosen, max_images, pictures, progress)
     evaluations = {
         label: captioner.evaluate(
             replace(chosen, images=tuple(usable)),
@@ -132,7 +133,7 @@ def judge_models(
     return Report(
         dataset=chosen.name,
         split=split,
-        images=tuple(one if one.id in kept else replace(one, thumbnail=b"") for one in shown),
+        images=tuple(_draw(one) if one.id in kept else replace(one, thumbnail=b"") for one in shown),
         left_out=tuple(left_out),
         models=tuple(judged),
         comparisons=comparisons,
@@ -142,7 +143,7 @@ def judge_models(
 
 
 def _open_images(
-    chosen: Dataset, max_images: int | None, progress: Progress
+    chosen: Dataset, max_images: int | None, pictures: int, progress: Progress
 ) -> tuple[list[CaptionedImage], list[Pictured], list[LeftOut]]:
     images = chosen.images[:max_images]
     usable: list[CaptionedImage] = []
@@ -152,13 +153,13 @@ def _open_images(
         if not image.captions:
             left_out.append(LeftOut(image.id, "it has no references"))
         else:
+            one = Pictured(image.id, image.path, image.captions, b"", (0, 0))
             try:
-                small = shrink_to_webp(image.path, SIDE, QUALITY)
+                # So many at most are shown: of the others it is enough to know that they can be read.
+                shown.append(_draw(one) if len(shown) < pictures else _check(one))
             except ImageError as error:
                 left_out.append(LeftOut(image.id, str(error)))
             else:
-                with Image.open(io.BytesIO(small)) as opened:
-                    shown.append(Pictured(image.id, image.path, image.captions, small, opened.size))
                 usable.append(image)
         progress("pictures", done, len(images))
     if not usable:
@@ -170,6 +171,21 @@ def _open_images(
             "`showtell caption --output captions.html` shows captions."
         )
     return usable, shown, left_out
+
+
+def _draw(image: Pictured) -> Pictured:
+    """Returns an image with its picture; raises ImageError."""
+    if image.thumbnail:
+        return image
+    small = shrink_to_webp(image.path, SIDE, QUALITY)
+    with Image.open(io.BytesIO(small)) as opened:
+        return replace(image, thumbnail=small, size=opened.size)
+
+
+def _check(image: Pictured) -> Pictured:
+    """Returns an image that can be read; raises ImageError."""
+    open_image(image.path, draft_size=(SIDE, SIDE))
+    return image
 
 
 def _list_training(dataset: Dataset) -> Counter[str] | None:

@@ -13,7 +13,7 @@ const format = (count) => count.toLocaleString("en");
 const cards = [...list.children].map((card, place) => ({
   card,
   place,
-  text: card.textContent.toLowerCase(),
+  text: [...card.querySelectorAll("h3, .caption, .references li")].map((one) => one.textContent).join("\n").toLowerCase(),
   said: new Map([...card.querySelectorAll("[data-model]")].map((one) => [one.dataset.model, {
     score: number(one.dataset.score),
     confidence: number(one.dataset.confidence),
@@ -21,10 +21,10 @@ const cards = [...list.children].map((card, place) => ({
   }])),
 }));
 
-const fits = ({ text, said }, wanted, key, label) => {
+const fits = ({ text, said }, wanted, key, only) => {
   if (!wanted.every((word) => text.includes(word))) return false;
   if (!key) return true;
-  const found = [...said].filter(([name]) => !label || name === label).flatMap(([, one]) => one.found);
+  const found = [...said].filter(([one]) => !only || one === only).flatMap(([, one]) => one.found);
   if (key === "any") return found.length > 0;
   return key === "none" ? found.length === 0 : found.includes(key);
 };

@@ -116,8 +116,8 @@ def _draw_filter(report: Report) -> Markup:
     kinds += [(key, kind.title) for key, kind in KINDS.items()]
     orders = [("", "as in the data set")]
     orders += [
-        (f"{key}|{label}", f"{text}{_of(label, labels)}")
-        for label in labels
+        (f"{key}|{number}", f"{text}{_of(label, labels)}")
+        for number, label in enumerate(labels)
         for key, text in (
             ("worst", f"lowest {RANKED_BY} first"),
             ("best", f"highest {RANKED_BY} first"),
@@ -125,9 +125,10 @@ def _draw_filter(report: Report) -> Markup:
         )
     ]
     for one in report.comparisons:
-        orders.append((f"gain|{one.label}|{one.against}", f"{one.label} gains most on {one.against}"))
-        orders.append((f"loss|{one.label}|{one.against}", f"{one.label} loses most to {one.against}"))
-    models = [("", "any model"), *((label, label) for label in labels)]
+        pair = f"{labels.index(one.label)}|{labels.index(one.against)}"
+        orders.append((f"gain|{pair}", f"{one.label} gains most on {one.against}"))
+        orders.append((f"loss|{pair}", f"{one.label} loses most to {one.against}"))
+    models = [("", "any model"), *((str(number), label) for number, label in enumerate(labels))]
     return element(
         "form",
         element("label", "Find words ", element("input", type="search", id="words", autocomplete="off")),

@@ -186,9 +186,9 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
             *(
                 join(
                     f"{count[key]:,} ({percent(count[key] / images, 1)}) ",
-                    _show_button(key, model.label, count[key]) if count[key] else None,
+                    _show_button(key, number, model.label, count[key]) if count[key] else None,
                 )
-                for model, count in zip(report.models, counts)
+                for number, (model, count) in enumerate(zip(report.models, counts))
             ),
             percent(report.people[key], 1) if key in report.people else "–",
         ]
@@ -398,7 +398,7 @@ def _search(evaluation: EvaluationReport) -> str:
     return ", ".join(parts)
 
 
-def _show_button(kind: str, label: str, count: int) -> Markup:
+def _show_button(kind: str, model: int, label: str, count: int) -> Markup:
     title = KINDS[kind].title.lower()
     return element(
         "button",
@@ -407,7 +407,7 @@ def _show_button(kind: str, label: str, count: int) -> Markup:
         hidden=True,
         class_="show",
         data_kind=kind,
-        data_model=label,
+        data_model=model,
         aria_label=f"Show the {count:,} images of {label}: {title}",
     )
 

@@ -78,7 +78,7 @@ def measure_usage(
         distinct=len(texts),
         copied=None if training is None else sum(texts[text] for text in texts if training[text]),
         words=len(ours),
-        vocabulary=len(vocabulary),
+        vocabulary=len(vocabulary.words),
         people_words=len(theirs),
         favourites=tuple(
             Favourite(text, times, training[text] if training else 0)

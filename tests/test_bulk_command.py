@@ -1,0 +1,50 @@
+"""The command `showtell bulk`: its exit code where rows failed, and what it refuses before there is a plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bulked import draw_pictures, write_tar
+from showtell.bulk.results import read_results
+from showtell.cli.main import main
+
+Capture = pytest.CaptureFixture[str]
+
+
+def test_words_that_the_captioner_does_not_know_are_refused_before_there_is_a_plan(
+    photographs: list[Path], exported_model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    words = ["bulk", str(photographs[0]), "--model", exported_model, "--output", str(tmp_path / "out")]
+    assert main([*words, "--beam", "3", "--include", "qwxyz"]) == 2
+    assert "qwxyz" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_failed_rows_are_tried_again_and_told_until_they_are_done(
+    photographs: list[Path], exported_model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    pictures = draw_pictures(photographs, 3)
+    tar, output = tmp_path / "a.tar", tmp_path / "out"
+    command = ["bulk", str(tar), "--model", exported_model, "--output", str(output), "--workers", "1"]
+    write_tar(tar, {**pictures, "001.jpg": b"no image"})
+
+    def run(*more: str) -> tuple[int, str]:
+        return main([*command, *more]), capsys.readouterr().err
+
+    code, said = run()
+    assert (code, "1 of 3 images failed" in said) == (1, True)
+    code, said = run()
+    assert (code, "captioned 0 images; 3 were done before" in said) == (1, True)
+    assert "rows of earlier runs have an error: 1. --retry-failed does their shards again" in said
+    tar.unlink()
+    code, said = run("--retry-failed")
+    assert (code, "1 of 1 shards could not be done" in said) == (1, True)
+    assert "a.tar: cannot be read: No such file" in said
+    assert len(list(read_results(output))) == 3  # what was there before
+    write_tar(tar, pictures)
+    code, said = run("--retry-failed")
+    assert (code, "error" in said) == (0, False)
+    assert not any(record.error for record in read_results(output))
+    assert run()[0] == 0
