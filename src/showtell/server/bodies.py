@@ -257,7 +257,7 @@ def describe(error: ValidationError, asked: type[CaptionOptions]) -> Problem:
 
 
 def _leave_out_other_kinds(found: list[ErrorDetails]) -> list[ErrorDetails]:
-    """Leaves out why an image is not of one kind where it has all that the other kind needs, and so is meant as that."""
+    """Leaves out why an image is not of one kind where it has all that the other needs, and so is meant as that."""
     tried = {one["loc"][:3] for one in found if one["loc"][:1] == ("images",) and len(one["loc"]) > 2}
     lacking = {one["loc"][:3] for one in found if one["type"] == "missing"} & tried
     meant = {place[:2] for place in tried - lacking}
