@@ -236,6 +236,7 @@ def test_a_domain_is_learnt_with_its_words(trained: Executed) -> None:
     assert (gained[0], forgotten[0]) == ("my pictures", "the old data")
     assert float(gained[2]) > 0  # the lower end of the interval
     assert float(gained_mixed[2]) > 0
+    assert float(forgotten[1]) < 0  # as the text says
     assert float(forgotten_mixed[1]) > float(forgotten[1])
 
 
