@@ -49,7 +49,7 @@ def main() -> None:
     folder = parser.parse_args().output.absolute()
     try:
         site = build(folder)
-    except DocumentationError as error:
+    except (DocumentationError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{site}/index.html")
 
@@ -58,9 +58,12 @@ def build(folder: Path) -> Path:
     """Gathers the pages below a folder and makes the site of them; returns the site's folder.
 
     Raises:
-        DocumentationError: a link leads nowhere, a page stands in no menu, or Zensical has a warning.
+        DocumentationError: the folder holds something else than an earlier build, a link leads nowhere, a page stands
+            in no menu, or Zensical has a warning.
+        OSError: the folder cannot be written.
     """
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = folder.resolve()
+    remove_earlier(folder)
     pages = folder / "docs"
     pages.mkdir(parents=True)
     gather(pages)
@@ -82,6 +85,22 @@ def build(folder: Path) -> Path:
     if done.returncode or re.search("warning|error", printed, re.IGNORECASE):
         raise DocumentationError(f"Zensical does not accept the pages:\n{printed}")
     return folder / "site"
+
+
+def remove_earlier(folder: Path) -> None:
+    """Removes an earlier build; raises DocumentationError where a folder is none, so that nothing else is lost."""
+    if CONFIG.resolve().is_relative_to(folder):
+        raise DocumentationError(f"{folder}: holds the pages themselves. Name another folder with --output.")
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DocumentationError(f"{folder}: is a file. Name a folder with --output.")
+    if any(folder.iterdir()) and not (folder / CONFIG.name).is_file():
+        raise DocumentationError(
+            f"{folder}: not empty, and not an earlier build (it has no {CONFIG.name}). Name another folder with "
+            "--output."
+        )
+    shutil.rmtree(folder)
 
 
 def gather(pages: Path) -> None:

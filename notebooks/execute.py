@@ -24,7 +24,7 @@ OUTPUT = FOLDER / "executed"
 
 
 class NotebookFailed(ShowtellError):
-    """A cell of a notebook raised an error."""
+    """A cell of a notebook raised an error, or the process that executed it ended."""
 
 
 def list_notebooks() -> list[Path]:
@@ -48,17 +48,26 @@ def execute_notebook(
 
     Raises:
         MissingExtraError: the packages of the extra `notebooks` are not installed.
-        NotebookFailed: a cell raised an error.
+        UsageError: the file is no notebook.
+        NotebookFailed: a cell raised an error, or the process was killed.
     """
     try:
         import nbclient
         import nbformat
-        from nbclient.exceptions import CellExecutionError, CellTimeoutError
+        from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+        from nbformat import ValidationError
     except ImportError as error:
         raise MissingExtraError(error.name or "nbclient", "notebooks", "Executing notebooks") from None
-    notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    try:
+        notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError, ValidationError) as error:
+        raise UsageError(f"{path}: cannot be read as a notebook: {error}") from None
     with tempfile.TemporaryDirectory(prefix="showtell-ipython-") as profile:
-        environment = {**os.environ, "IPYTHONDIR": profile}  # nothing is written into the user's own
+        environment = {
+            **os.environ,
+            **_absolute_folders(),
+            "IPYTHONDIR": profile,
+        }  # nothing is written into the user's own
         # Executed copies need no widgets, and their warning would name folders of this machine.
         environment["PYTHONWARNINGS"] = "ignore:IProgress not found"
         if flickr8k is None:
@@ -82,7 +91,25 @@ def execute_notebook(
             client.execute(env=environment)
         except (CellExecutionError, CellTimeoutError) as error:
             raise NotebookFailed(f"{path.name}: {error}") from None
+        except DeadKernelError:
+            raise NotebookFailed(
+                f"{path.name}: the process that executed it was ended from outside. Where the machine has too little "
+                "memory, the system does so: end other programs, and call this again."
+            ) from None
     return notebook
+
+
+def _absolute_folders() -> dict[str, str]:
+    """Returns the environment's folders of weights and caches from the root: notebooks work in another folder."""
+    named = {
+        "SHOWTELL_WEIGHTS": os.environ.get("SHOWTELL_WEIGHTS", "").split(os.pathsep),
+        "SHOWTELL_CACHE": [os.environ.get("SHOWTELL_CACHE", "")],
+    }
+    return {
+        name: os.pathsep.join(str(Path(folder).expanduser().absolute()) for folder in folders if folder)
+        for name, folders in named.items()
+        if any(folders)
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,14 +122,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments.flickr8k is not None and not arguments.flickr8k.is_dir():
             raise UsageError(f"{arguments.flickr8k}: no such folder. Give the one that holds Flickr8k.")
-        arguments.output.mkdir(parents=True, exist_ok=True)
+        paths = arguments.notebooks or list_notebooks()
+        for path in paths:  # before any of them takes its minutes
+            if not path.is_file():
+                raise UsageError(f"{path}: no such notebook.")
+        try:
+            arguments.output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{arguments.output}: cannot be the folder of copies: {error.strerror}."
+            ) from None
         with ExitStack() as opened:
             if arguments.flickr8k is None:
                 work = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="showtell-notebooks-")))
             else:
                 work = arguments.output / "flickr8k"
                 work.mkdir(exist_ok=True)
-            for path in arguments.notebooks or list_notebooks():
+            for path in paths:
                 started = time.monotonic()
                 notebook = execute_notebook(path, work, flickr8k=arguments.flickr8k)
                 save(notebook, arguments.output / path.name)

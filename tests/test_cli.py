@@ -135,6 +135,7 @@ def test_without_a_command_help_goes_to_standard_error(capsys: Capture) -> None:
         ("evaluate . --data . --split tets", "must be one of train, dev, test. Did you mean 'test'?"),
         ("caption x --model . --beam 0", "--beam: must be a whole number of at least 1. Received: '0'"),
         ("caption x --model . --top-p 2", "--top-p: must be a number above 0 and at most 1. Received: '2'"),
+        ("serve --hang-timeout 1", "--hang-timeout: must be a number at least 5. Received: '1'"),
         ("score a b --metrics blue", "no such file or folder: 'a'"),
         ("score --metrics cidr . .", "unknown metric 'cidr'. Did you mean 'cider'?"),
         ("score --metrics , . .", "no metric was named. Choose from: Bleu, ROUGE_L, CIDEr, METEOR"),

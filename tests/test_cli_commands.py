@@ -69,6 +69,22 @@ def test_a_recipe_is_shown_as_toml_that_trains_the_same(name: str, tmp_path: Pat
     assert json.loads(capsys.readouterr().out) == load_recipe(name).to_dict()
 
 
+@pytest.mark.parametrize("name", list_sequels())
+def test_a_recipe_that_goes_on_from_a_captioner_is_shown_too(
+    name: str, tmp_path: Path, capsys: Capture
+) -> None:
+    start = load_recipe("attend-gru-additive")
+    assert main(["recipes", name]) == 0
+    (tmp_path / "mine.toml").write_text(capsys.readouterr().out)
+    assert load_recipe(tmp_path / "mine.toml", start=start) == load_recipe(name, start=start)
+    (tmp_path / "longer.toml").write_text(f'base = "{name}"\n[training]\nepochs = 50\n')
+    assert main(["recipes", str(tmp_path / "longer.toml"), "--json"]) == 0
+    tables = json.loads(capsys.readouterr().out)
+    assert tables["base"] == "from"
+    assert tables["training"]["epochs"] == 50
+    assert load_recipe(tmp_path / "longer.toml", start=start).training.epochs == 50
+
+
 def test_toml_keeps_every_kind_of_value() -> None:
     tables = {
         "name": 'a "b" \\ 犬\n',

@@ -106,6 +106,37 @@ def test_the_reference_has_what_the_package_exports(site: Path) -> None:
     assert 'id="showtell.Captioner.caption"' in text
 
 
+def test_only_an_earlier_build_is_removed(
+    build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gather(pages: Path) -> None:
+        raise build.DocumentationError("gathered")
+
+    monkeypatch.setattr(build, "gather", gather)
+    monkeypatch.setattr(build, "CONFIG", tmp_path / "docs" / "zensical.toml")
+    mine = [tmp_path / "thesis" / "thesis.tex", tmp_path / "docs" / "zensical.toml", tmp_path / "letter"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    for folder, message in (
+        (tmp_path / "thesis", "thesis: not empty, and not an earlier build"),
+        (tmp_path / "docs", "docs: holds the pages themselves"),
+        (tmp_path / "thesis" / "..", "holds the pages themselves"),
+        (tmp_path / "letter", "letter: is a file"),
+    ):
+        with pytest.raises(build.DocumentationError, match=message):
+            build.build(folder)
+    assert [path.read_text() for path in mine] == ["mine"] * 3
+    earlier = tmp_path / "earlier"
+    earlier.mkdir()
+    for _ in range(2):  # an empty folder, then an earlier build
+        with pytest.raises(build.DocumentationError, match="gathered"):
+            build.build(earlier)
+        assert [path.name for path in earlier.iterdir()] == ["docs"]
+        (earlier / "zensical.toml").touch()
+        (earlier / "docs" / "old.md").touch()
+
+
 def test_links_between_files_become_links_between_pages(build: ModuleType) -> None:
     places = build.find_places()
     mend = build.mend_links

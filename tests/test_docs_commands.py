@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -27,6 +27,7 @@ import pytest
 from docs_commands import ROOT, Command, find_commands, find_inline, find_pages, find_shell_lines
 from served import Served, serving
 from showtell.cli.main import build_parser, main
+from showtell.errors import UsageError
 from tiny_runs import draw_dataset, encoders_written_once, scratch_folder, tiny_recipe
 
 # Pages of which no command runs.
@@ -247,6 +248,18 @@ def test_every_exception_is_one() -> None:
     ] == []
 
 
+def test_an_export_that_is_only_copied_is_read(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "exported").mkdir()
+    place.material = replace(place.material, exported=tmp_path / "exported")
+    for wrong in ("--outptu", "--int-8"):
+        text = f"showtell export runs/mine --output there {wrong} other"
+        with pytest.raises(UsageError, match=f"no option '{wrong}'"):
+            call(Command("docs/exporting.md", 1, text), text.split(), place)
+    text = "showtell export runs/mine --output there"
+    call(Command("docs/exporting.md", 1, text), text.split(), place)
+    assert (place.folder / "there").is_dir()
+
+
 @pytest.mark.parametrize("page", [page for page in find_pages() if page not in RECORDS and find_inline(page)])
 def test_commands_within_the_text_exist(page: str) -> None:
     """Their names and their options; what they work on is often left out."""
@@ -270,6 +283,7 @@ def call(command: Command, words: list[str], place: Place) -> None:
     for given in words:
         if words[words.index(given) - 1] not in ("--output", "--save-idf", "--plot"):
             place.provide(given)
+    read(words, command)
     made = place.material.exported
     if words[0] == "export" and made.exists():  # it takes ten seconds, and is the same every time
         shutil.copytree(made, place.folder / words[words.index("--output") + 1])
@@ -285,7 +299,7 @@ def call(command: Command, words: list[str], place: Place) -> None:
 
 
 def parse(command: Command, place: Place) -> None:
-    """Reads a command with the parser of the command line; what it works on is there."""
+    """Reads a command that is not run; what it works on is there."""
     words = shlex.split(re.sub(r"\s*\[--.*", "", command.text))
     words = words[words.index("showtell") + 1 :]
     for word in words[1:]:
@@ -296,6 +310,11 @@ def parse(command: Command, place: Place) -> None:
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.touch()
+    read(words, command)
+
+
+def read(words: list[str], command: Command) -> None:
+    """Reads a command with the parser of the command line."""
     parser, commands = build_parser()
     commands.choices[words[0]].refuse_unknown(words)
     assert parser.parse_args(words).run, command

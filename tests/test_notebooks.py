@@ -236,14 +236,75 @@ def test_a_domain_is_learnt_with_its_words(trained: Executed) -> None:
     assert (gained[0], forgotten[0]) == ("my pictures", "the old data")
     assert float(gained[2]) > 0  # the lower end of the interval
     assert float(gained_mixed[2]) > 0
+    assert float(forgotten[1]) < 0  # as the text says
     assert float(forgotten_mixed[1]) > float(forgotten[1])
 
 
-def test_a_mistake_is_told_in_one_line(tmp_path: Path) -> None:
-    command = [sys.executable, str(FOLDER / "execute.py"), "--flickr8k", str(tmp_path / "none"), "--output"]
-    ended = subprocess.run([*command, str(tmp_path / "out")], capture_output=True, text=True, timeout=60)
-    assert (ended.returncode, ended.stdout) == (2, "")
-    assert (
-        ended.stderr
-        == f"make notebooks: {tmp_path / 'none'}: no such folder. Give the one that holds Flickr8k.\n"
+def call(*words: object, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Calls `execute.py` from a folder."""
+    command = [sys.executable, str(FOLDER / "execute.py"), *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), **variables}
+    return subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def write_notebook(path: Path, source: str) -> Path:
+    cell = {
+        "cell_type": "code",
+        "id": "a",
+        "metadata": {},
+        "source": source,
+        "outputs": [],
+        "execution_count": None,
+    }
+    path.write_text(json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def test_folders_of_the_environment_are_those_of_the_caller(tmp_path: Path) -> None:
+    pytest.importorskip("nbclient", reason='needs the extra: pip install "showtell[notebooks]"')
+    names = ("FLICKR8K", "SHOWTELL_WEIGHTS", "SHOWTELL_CACHE")
+    shown = write_notebook(
+        tmp_path / "0-a.ipynb", f"import os\nprint([os.environ[name] for name in {names}])"
+    )
+    (tmp_path / "flickr8k").mkdir()
+    ended = call(
+        shown.name,
+        "--flickr8k",
+        "flickr8k",
+        "--output",
+        "out",
+        folder=tmp_path,
+        SHOWTELL_WEIGHTS=f"weights{os.pathsep}{os.pathsep}{tmp_path / 'more'}",
+        SHOWTELL_CACHE="cache",
+    )
+    assert ended.returncode == 0, ended.stderr
+    weights = f"{tmp_path / 'weights'}{os.pathsep}{tmp_path / 'more'}"
+    expected = [str(tmp_path / "flickr8k"), weights, str(tmp_path / "cache")]
+    assert Shown(read(tmp_path / "out" / shown.name)).text == f"{expected}\n"
+
+
+def test_a_notebook_whose_process_is_killed_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("nbclient", reason='needs the extra: pip install "showtell[notebooks]"')
+    killed = write_notebook(tmp_path / "0-a.ipynb", "import os\nos.kill(os.getpid(), 9)")
+    ended = call(killed, "--output", "out", folder=tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(
+        "make notebooks: 0-a.ipynb: the process that executed it was ended from outside."
+    )
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_mistake_is_told_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("{}")
+    for words, message in (
+        (["--flickr8k", "none"], "none: no such folder. Give the one that holds Flickr8k."),
+        (["--output", "file"], "file: cannot be the folder of copies: File exists."),
+        (["missing.ipynb"], "missing.ipynb: no such notebook."),
+        (["file"], "file: cannot be read as a notebook: "),
+    ):
+        ended = call("--output", "out", *words, folder=tmp_path)
+        assert (ended.returncode, ended.stdout) == (2, "")
+        assert ended.stderr.startswith(f"make notebooks: {message}"), words
+        assert ended.stderr.count("\n") == 1, ended.stderr

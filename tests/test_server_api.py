@@ -321,6 +321,24 @@ def test_the_log_has_neither_queries_nor_content(client: httpx.Client, service: 
             422,
             "beam: Input should be a valid integer. Received: '3'.",
         ),
+        (
+            {"json": {"images": [{"base64": "eA=="}], "UrlImage": 1}},
+            422,
+            "UrlImage: There is no such option.",
+        ),
+        (
+            {"files": {"image": b"x"}, "data": {"Base64Image": "x"}},
+            422,
+            "Base64Image: There is no such option.",
+        ),
+        (
+            {"json": {"images": [{"base64": "eA==", "nane": "x"}]}},
+            422,
+            "images.0.nane: There is no such option. Did you mean 'name'?",
+        ),
+        ({"files": {"image": b"x"}, "data": {"images": "x"}}, 422, "images: There is no such option."),
+        ({"json": {"images": [{"base64": "eA=="}], "method": 5}}, 422, "or 'sample'. Received: 5."),
+        ({"json": {"images": [{"base64": "eA=="}], "alt_text": None}}, 422, "boolean. Received: null."),
         ({"json": {"images": [{"base64": "eA=="}], "beam": 10**400}}, 422, "beam: "),
         ({"json": {"images": [{"base64": "eA=="}], "seed": 2**63}}, 422, "seed: "),
         ({"json": {"images": [{"base64": "eA=="}], "top_p": 0}}, 422, "top_p: "),
@@ -376,6 +394,13 @@ def test_bad_input_gets_a_problem_that_says_what_is_wrong(
     answer = client.post(CAPTIONS, **request_)
     assert answer.status_code == status, answer.text
     assert expected in problem(answer)["detail"]
+
+
+def test_an_option_is_not_suggested_where_it_cannot_be(client: httpx.Client) -> None:
+    answer = client.post(CAPTIONS, json={"images": [{"url": "http://a.b/c.jpg", "seed": 1}]})
+    what = "There is no such option."
+    assert problem(answer)["detail"] == f"images.0.seed: {what}"
+    assert problem(answer)["errors"] == [{"where": "images.0.seed", "what": what}]
 
 
 @pytest.mark.parametrize(

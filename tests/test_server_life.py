@@ -151,7 +151,7 @@ def test_a_killed_worker_takes_nobody_with_it(exported_model: str, tmp_path: Pat
 
 def test_a_worker_that_hangs_is_killed_and_replaced(exported_model: str, tmp_path: Path) -> None:
     """One that is stopped lives, and does nothing any more: as one that is stuck."""
-    with serving(exported_model, tmp_path, "--workers", "2", "--hang-timeout", "3") as service:
+    with serving(exported_model, tmp_path, "--workers", "2", "--hang-timeout", "5") as service:
         wait_for_workers(service, 2)
         time.sleep(1.5)  # both have given a sign of life
         stuck, sound = workers(service)
@@ -162,7 +162,7 @@ def test_a_worker_that_hangs_is_killed_and_replaced(exported_model: str, tmp_pat
         assert sound in found
         assert stuck not in found
         killed = [line for line in service.log() if "no sign of life" in line["event"]]
-        assert [(line["worker"], line["seconds"]) for line in killed] == [(stuck.pid, 3.0)]
+        assert [(line["worker"], line["seconds"]) for line in killed] == [(stuck.pid, 5.0)]
         answer = httpx.post(service.url + CAPTIONS, files={"image": draw(1)}, timeout=60)
         assert answer.status_code == 200
         assert service.end(signal.SIGTERM) == 0

@@ -130,6 +130,12 @@ def test_limits_must_be_positive(wrong: dict[str, Any]) -> None:
         Limits(**wrong)
 
 
+def test_a_worker_that_idles_is_not_taken_for_one_that_hangs() -> None:
+    with pytest.raises(ConfigError, match=r"hang_seconds must be at least 5: .*Received: 4\.9"):
+        ServerSettings(models=("m",), hang_seconds=4.9)
+    assert ServerSettings(models=("m",), hang_seconds=5.0).hang_seconds == 5.0
+
+
 def test_only_this_machine_by_name_unless_told_otherwise() -> None:
     assert "localhost" in ServerSettings(models=("m",)).allowed_hosts
     assert ServerSettings(models=("m",), host="0.0.0.0").allowed_hosts == ()

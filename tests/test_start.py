@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from showtell.bundle import find_bundle, load_bundle
+from showtell.bundle import find_bundle, fingerprint_parts, load_bundle, store_decoding
 from showtell.cli.main import main
-from showtell.errors import BundleError, ConfigError, TrainingError, TrainingInterrupted
+from showtell.data.records import Dataset
+from showtell.errors import BundleError, ConfigError, TrainingError, TrainingInterrupted, VocabularyError
 from showtell.recipes import Recipe
 from showtell.training import train
 from showtell.training.checkpoint import read_checkpoint
@@ -65,11 +69,42 @@ def test_self_critical_epochs_alone_start_from_a_run_and_resume_without_it(tmp_p
     train(recipe, dataset, tmp_path / "cut", features=features(), resume=True)
     assert_equal_checkpoints(tmp_path / "whole", tmp_path / "cut")
     record = json.loads((tmp_path / "cut" / "recipe.json").read_text())
-    assert record["fingerprints"]["start"] == load_bundle(trained_run()).digest
+    assert record["fingerprints"]["start"] == fingerprint_parts(find_bundle(trained_run()))
     # To say it again is no harm; to say another is one.
     train(recipe, dataset, tmp_path / "cut", features=features(), resume=True, start=trained_run())
     with pytest.raises(TrainingError, match=r"the start \(fingerprint"):
         train(recipe, dataset, tmp_path / "cut", features=features(), resume=True, start=whole.bundle)
+
+
+def with_a_new_word(dataset: Dataset) -> Dataset:
+    images = (replace(image, captions=(*image.captions, "a zebra")) for image in dataset.images)
+    return replace(dataset, images=tuple(images))
+
+
+def test_a_run_goes_on_after_its_start_was_tuned(tmp_path: Path) -> None:
+    """Tuning changes how MODEL searches, and nothing that the run took from it."""
+    model, recipe = tmp_path / "model", tiny_recipe(training={"epochs": 1, "checkpoint_seconds": 0.0})
+    shutil.copytree(find_bundle(trained_run()), model)
+    dataset = with_a_new_word(shared_dataset())
+    with pytest.raises(TrainingInterrupted):
+        train(recipe, dataset, tmp_path / "run", features=features(), start=model, watcher=Stopper(3))
+    digest = load_bundle(model).digest
+    store_decoding(model, replace(load_bundle(model).recipe.decoding, beam=7), {"trials": 1})
+    assert load_bundle(model).digest != digest
+    resume = partial(train, recipe, dataset, tmp_path / "run", features=features(), resume=True)
+    with pytest.raises(TrainingError, match=r"vocabulary \(fingerprint .*\. Give --from MODEL again"):
+        resume()
+    assert resume(start=model).epochs == 1
+
+
+def test_a_captioner_goes_on_without_new_words(tmp_path: Path) -> None:
+    """Where no word occurs often enough to be learnt, its own words are enough."""
+    recipe = tiny_recipe(text={"min_count": 1000}, training={"epochs": 1})
+    run = tmp_path / "run"
+    with pytest.raises(VocabularyError, match="No word occurs at least 1000 times"):
+        train(recipe, shared_dataset(), run, features=features())
+    train(recipe, shared_dataset(), run, features=features(), start=trained_run())
+    assert load_bundle(run).vocabulary == load_bundle(trained_run()).vocabulary
 
 
 def test_self_critical_epochs_need_something_to_start_from(tmp_path: Path) -> None:

@@ -47,6 +47,16 @@ def test_threshold_and_size() -> None:
         Vocabulary.from_captions(captions, max_words=0)
 
 
+def test_words_of_a_captioner_that_is_gone_on_with_come_first_and_suffice() -> None:
+    base = Vocabulary(["b", "x"], {"min_count": 5})
+    found = Vocabulary.from_captions(["a a a b b c"], min_count=2, base=base)
+    assert found.words == ("b", "x", "a")
+    assert found.rule == {"min_count": 2, "max_words": None, "extended": 2}
+    assert Vocabulary.from_captions(["a a a b b c"], min_count=4, base=base) is base
+    with pytest.raises(VocabularyError, match="The vocabulary has no words"):
+        Vocabulary.from_captions([], base=base)
+
+
 @pytest.mark.parametrize("captions", [[], ["", " . "], ["\x00\x01"]])
 def test_a_vocabulary_of_size_zero_is_refused(captions: list[str]) -> None:
     with pytest.raises(VocabularyError, match="The vocabulary has no words"):

@@ -15,6 +15,7 @@ parts belong together before any weight is used.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -203,6 +204,19 @@ def load_bundle(model: Path) -> Bundle:
         raise
     except ShowtellError as error:
         raise BundleError(f"{folder}: {error}") from None
+
+
+def fingerprint_parts(folder: Path) -> str:
+    """Returns a digest of a bundle's vocabulary and weights: of what a run takes that starts from it.
+
+    It stays the same when the search is tuned, the captioner is calibrated, or what people said is added.
+
+    Args:
+        folder: of a bundle that `load_bundle` has checked.
+    """
+    files = read_json(folder / "bundle.json")["files"]
+    parts = sorted((name, digest) for name, digest in files.items() if name != CONSENSUS)
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
 def store_consensus(folder: Path, bundle: Bundle, consensus: Weights, decoding: DecodingSettings) -> str:

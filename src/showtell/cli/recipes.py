@@ -29,10 +29,10 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Prints the list of recipes, or one of them."""
-    from showtell.recipes import list_recipes, list_sequels, load_recipe
+    from showtell.recipes import describe_recipe, list_recipes, list_sequels
 
     if arguments.recipe is not None:
-        tables = load_recipe(arguments.recipe).to_dict()
+        tables = describe_recipe(arguments.recipe)
         if arguments.json:
             print_json(tables)
         else:

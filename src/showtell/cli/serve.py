@@ -42,9 +42,10 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--hang-timeout",
         metavar="S",
-        type=real(above=0),
+        type=real(minimum=5),  # as `LEAST_HANG_SECONDS`
         default=30.0,
-        help="seconds without a sign of life, after which one of several workers is killed and replaced; default 30",
+        help="seconds without a sign of life, at least 5, after which one of several workers is killed and replaced; "
+        "default 30",
     )
     parser.add_argument(
         "--log-level",

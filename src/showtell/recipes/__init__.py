@@ -4,6 +4,6 @@ Each file in this folder is one recipe; `load_recipe` also reads a file of the u
 these with `base = "..."` and change only what differs.
 """
 
-from showtell.recipes.recipe import SECTIONS, Recipe, list_recipes, list_sequels, load_recipe
+from showtell.recipes.recipe import SECTIONS, Recipe, describe_recipe, list_recipes, list_sequels, load_recipe
 
-__all__ = ["SECTIONS", "Recipe", "list_recipes", "list_sequels", "load_recipe"]
+__all__ = ["SECTIONS", "Recipe", "describe_recipe", "list_recipes", "list_sequels", "load_recipe"]

@@ -189,6 +189,31 @@ def load_recipe(
         ConfigError: no such recipe or file, TOML that does not parse, content that does not fit, or a recipe that goes
             on from a captioner, and no `start`.
     """
+    tables = _read(name_or_path)
+    if tables.get("base") == FROM:
+        if start is None:
+            raise ConfigError(
+                f"{name_or_path}: goes on from a captioner, whose encoder and decoder it takes. Name it with --from "
+                "MODEL."
+            )
+        del tables["base"]
+        taken = start.to_dict()
+        tables = _merge({section: taken[section] for section in _OF_START}, tables)
+    return Recipe.from_dict(apply_overrides(_with_sections(tables), overrides), str(name_or_path))
+
+
+def describe_recipe(name_or_path: str | Path) -> dict[str, Any]:
+    """Returns all that a recipe says, as tables; of one that goes on from a captioner what it does not inherit.
+
+    Raises:
+        ConfigError: as `load_recipe`.
+    """
+    tables = _read(name_or_path)
+    return tables if tables.get("base") == FROM else load_recipe(name_or_path).to_dict()
+
+
+def _read(name_or_path: str | Path) -> dict[str, Any]:
+    """Returns the tables of a recipe with those that it is based on; what is left of `base` is "from"."""
     shipped = _shipped()
     path = Path(name_or_path)
     if str(name_or_path) in shipped:
@@ -205,30 +230,20 @@ def load_recipe(
             f"There is no recipe {str(name_or_path)!r}.{did_you_mean(str(name_or_path), shipped)} "
             f"Recipes: {', '.join(shipped)}; or give a .toml file."
         )
-    tables = _add_base(tables, shipped, str(name_or_path), start)
-    return Recipe.from_dict(apply_overrides(_with_sections(tables), overrides), str(name_or_path))
+    return _add_base(tables, shipped, str(name_or_path))
 
 
-def _add_base(
-    tables: dict[str, Any], shipped: Mapping[str, str], where: str, start: Recipe | None
-) -> dict[str, Any]:
-    """Returns the tables with what they inherit."""
-    base = tables.pop("base", None)
-    if base is None:
+def _add_base(tables: dict[str, Any], shipped: Mapping[str, str], where: str) -> dict[str, Any]:
+    base = tables.get("base")
+    if base is None or base == FROM:
         return tables
-    if base == FROM:
-        if start is None:
-            raise ConfigError(
-                f"{where}: goes on from a captioner, whose encoder and decoder it takes. Name it with --from MODEL."
-            )
-        taken = start.to_dict()
-        return _merge({section: taken[section] for section in _OF_START}, tables)
     if not isinstance(base, str) or base not in shipped:
         raise ConfigError(
             f"{where}: base = {base!r} is not a shipped recipe.{did_you_mean(str(base), shipped)} "
             f"Recipes: {', '.join(shipped)}."
         )
-    return _merge(_add_base(_parse(shipped[base], base), shipped, base, start), tables)
+    del tables["base"]
+    return _merge(_add_base(_parse(shipped[base], base), shipped, base), tables)
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:

@@ -10,11 +10,13 @@ import asyncio
 import base64
 import binascii
 import contextlib
+import json
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -32,12 +34,13 @@ from showtell.server.problems import (
     UNKNOWN_MEDIA,
     Problem,
 )
-from showtell.server.schemas import MAX_NAME, MAX_WORDS, CaptionOptions, CaptionRequest, UrlImage
+from showtell.server.schemas import MAX_NAME, MAX_WORDS, Base64Image, CaptionOptions, CaptionRequest, UrlImage
 from showtell.server.settings import Limits
 
 FILE_FIELD = "image"
 _FORM, _JSON = "multipart/form-data", "application/json"
 _LISTS = ("include", "exclude")
+_KINDS = {kind.__name__: kind for kind in (UrlImage, Base64Image)}  # of images
 _SMALL = 64 * 1024  # bytes of JSON that are read between two other things
 
 
@@ -196,7 +199,7 @@ async def _read_form(
     try:
         return tuple(items), CaptionOptions.model_validate(values)
     except ValidationError as error:
-        raise describe(error) from None
+        raise describe(error, CaptionOptions) from None
 
 
 async def _read_json(
@@ -214,7 +217,7 @@ def _parse_json(body: bytes, limits: Limits) -> tuple[tuple[Item, ...], CaptionO
     try:
         asked = CaptionRequest.model_validate_json(body, strict=True)
     except ValidationError as error:
-        raise describe(error) from None
+        raise describe(error, CaptionRequest) from None
     if len(asked.images) > limits.images:
         raise Problem(
             TOO_LARGE, f"One request has at most {limits.images} images here. Received: {len(asked.images)}."
@@ -237,27 +240,46 @@ def _parse_json(body: bytes, limits: Limits) -> tuple[tuple[Item, ...], CaptionO
     return tuple(items), asked
 
 
-def describe(error: ValidationError) -> Problem:
-    """Returns what pydantic found as a problem: where and what, with short values, never with long ones."""
-    found = error.errors(include_url=False, include_context=False)
+def describe(error: ValidationError, asked: type[CaptionOptions]) -> Problem:
+    """Returns what pydantic found as a problem: where and what, with short values, never with long ones.
+
+    Args:
+        error: what it found.
+        asked: the schema that was not kept to.
+    """
+    found = _leave_out_other_kinds(error.errors(include_url=False, include_context=False))
     if found and found[0]["type"] == "json_invalid":
         return Problem(BAD_REQUEST, f"The body is no JSON: {found[0]['msg'].removeprefix('Invalid JSON: ')}.")
-    errors = []
-    for one in found[:20]:
-        words = [str(word) for word in one["loc"] if word not in ("UrlImage", "Base64Image")]
-        given = one["input"]
-        if one["type"] == "extra_forbidden":
-            what = (
-                f"There is no such option.{did_you_mean(words[-1][:MAX_NAME], CaptionRequest.model_fields)}"
-            )
-        elif isinstance(given, str | int | float | bool | None):
-            what = f"{one['msg']}. Received: {_cut(given if isinstance(given, str) else repr(given))}."
-        else:
-            what = f"{one['msg']}."
-        errors.append({"where": ".".join(words)[:MAX_NAME], "what": what})
+    errors = [_describe_one(one, asked) for one in found[:20]]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     first = f"{errors[0]['where']}: {errors[0]['what']}" if errors[0]["where"] else errors[0]["what"]
     return Problem(INVALID, f"{first}{more}", errors=errors)
+
+
+def _leave_out_other_kinds(found: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leaves out why an image is not of one kind where it has all that the other needs, and so is meant as that."""
+    tried = {one["loc"][:3] for one in found if one["loc"][:1] == ("images",) and len(one["loc"]) > 2}
+    lacking = {one["loc"][:3] for one in found if one["type"] == "missing"} & tried
+    meant = {place[:2] for place in tried - lacking}
+    return [one for one in found if one["loc"][:3] not in lacking or one["loc"][:2] not in meant]
+
+
+def _describe_one(one: ErrorDetails, asked: type[CaptionOptions]) -> dict[str, str]:
+    schema: type[BaseModel] = asked
+    place = list(one["loc"])
+    if (
+        place[:1] == ["images"] and len(place) > 2
+    ):  # behind the number of an image comes which kind it was tried as
+        schema = _KINDS[str(place.pop(2))]
+    given = one["input"]
+    what = f"{one['msg']}."
+    if one["type"] == "extra_forbidden":
+        what = f"There is no such option.{did_you_mean(str(place[-1])[:MAX_NAME], schema.model_fields)}"
+    elif isinstance(given, str):
+        what += f" Received: {_cut(given)}."
+    elif isinstance(given, int | float | bool | None):
+        what += f" Received: {json.dumps(given)[:60]}."
+    return {"where": ".".join(map(str, place))[:MAX_NAME], "what": what}
 
 
 def _name_file(name: str | None, place: int) -> str:

@@ -11,6 +11,7 @@ from showtell.errors import ConfigError
 from showtell.server.keys import ApiKey
 
 URLS = ("public", "any", "none")
+LEAST_HANG_SECONDS = 5.0  # signs of life come once a second, and a busy machine may delay some
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _ORIGIN = re.compile(r"https?://[a-z0-9.-]+(:[0-9]{1,5})?|https?://\[[0-9a-f:]+\](:[0-9]{1,5})?", re.ASCII)
 
@@ -83,6 +84,11 @@ class ServerSettings:
         for name in ("threads", "cache_bytes", "rate", "batch_wait"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be at least 0. Received: {getattr(self, name)!r}")
+        if self.hang_seconds < LEAST_HANG_SECONDS:
+            raise ConfigError(
+                f"hang_seconds must be at least {LEAST_HANG_SECONDS:g}: a worker that idles gives a sign of life only "
+                f"once a second. Received: {self.hang_seconds!r}"
+            )
         if self.urls not in URLS:
             raise ConfigError(f"urls must be one of {', '.join(URLS)}. Received: {self.urls!r}")
         for origin in self.origins:

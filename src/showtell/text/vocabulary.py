@@ -63,7 +63,12 @@ class Vocabulary:
 
     @classmethod
     def from_captions(
-        cls, captions: Iterable[str], *, min_count: int = 1, max_words: int | None = None
+        cls,
+        captions: Iterable[str],
+        *,
+        min_count: int = 1,
+        max_words: int | None = None,
+        base: Vocabulary | None = None,
     ) -> Vocabulary:
         """Counts words and keeps the frequent ones; ties are ordered alphabetically, so the result is stable.
 
@@ -71,9 +76,11 @@ class Vocabulary:
             captions: the captions of the *training* split, as written.
             min_count: a word must occur this often.
             max_words: at most this many words are kept (the most frequent); None keeps all.
+            base: of a captioner that is gone on with: its words come first, with their ids, and then what is counted
+                and it has not, which may be nothing.
 
         Raises:
-            VocabularyError: a threshold below 1, or no word reaches it.
+            VocabularyError: a threshold below 1, no word at all, or without `base` none that reaches the threshold.
         """
         if min_count < 1:
             raise VocabularyError(f"min_count must be at least 1. Received: {min_count}")
@@ -83,12 +90,15 @@ class Vocabulary:
         frequent = sorted((-count, word) for word, count in counts.items() if count >= min_count)
         rule = {"min_count": min_count, "max_words": max_words}
         if counts and not frequent:
+            if base is not None:
+                return base
             most = max(counts.values())
             raise VocabularyError(
                 f"No word occurs at least {min_count} times in the training captions (the most frequent occurs "
                 f"{most} times). Lower text.min_count."
             )
-        return cls([word for _, word in frequent][:max_words], rule)
+        found = cls([word for _, word in frequent][:max_words], rule)
+        return found if base is None else base.extended(found)
 
     def extended(self, other: Vocabulary) -> Vocabulary:
         """Returns these words with their ids, and behind them those of `other` that are missing here.

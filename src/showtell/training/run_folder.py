@@ -205,8 +205,14 @@ class RunFolder:
         except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
             raise TrainingError(f"{self._record}: damaged, so the run cannot be resumed: {error!r}") from None
         if changed:
+            given = "start" in record["fingerprints"] or "start" not in before["fingerprints"]
+            again = (
+                ""
+                if given
+                else " It began with another captioner. Give --from MODEL again, the same as then."
+            )
             raise TrainingError(
                 f"{self.path}: the run was started with other settings and cannot be resumed with these. "
-                f"Different: {'; '.join(changed)}. Give the old ones, or start a new run in another folder."
+                f"Different: {'; '.join(changed)}.{again} Give the old ones, or start a new run in another folder."
             )
         return dict(before["fingerprints"])

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from showtell.bundle import fingerprint_parts
 from showtell.config import FROM
 from showtell.data.records import Dataset
 from showtell.decoders import CaptionBatch, check_decoder
@@ -83,8 +84,8 @@ def train(
         resume: go on with the run in `output`.
         include_encoder: copy a frozen encoder's weights into the bundle instead of referencing them.
         tensorboard: also write event files.
-        start: a bundle or a run whose weights a new run begins with, or one that was read already; not needed to resume
-            it.
+        start: a bundle or a run whose weights a new run begins with, or one that was read already. To resume it, only
+            needed where the captioner has other words than the captions, or lends its encoder.
         old_data: what `start` was trained on, of which `training.rehearsal` says how much is learnt again.
         split_seed: that the splits were made with, kept with them in the run; None if they came with the data.
         watcher: is told how it goes.
@@ -146,9 +147,8 @@ class _Run:
             (caption for image in self.training_set.images[:new_images] for caption in image.captions),
             min_count=recipe.text.min_count,
             max_words=recipe.text.max_words or None,
+            base=None if start is None else start.bundle.vocabulary,
         )
-        if start is not None:
-            self.vocabulary = start.bundle.vocabulary.extended(self.vocabulary)
         self.captions = encode_captions(self.training_set, self.vocabulary, recipe.text.max_length)
         build = build_encoder if start is None else start.build_encoder
         self.encoder = build(recipe.encoder, seed=self.config.seed)
@@ -185,7 +185,7 @@ class _Run:
             "encoder": self.encoder.fingerprint,  # where it is trained: of the weights that it starts from
         }
         if self.start is not None:
-            fingerprints["start"] = self.start.bundle.digest
+            fingerprints["start"] = fingerprint_parts(self.start.folder)
             self._begin(self.start)
         elif not self.folder.checkpoint.is_file():
             check_needs_no_start(self.recipe)
