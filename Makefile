@@ -44,8 +44,9 @@ tutorial: $(INSTALLED)  ## trains a small captioner on drawn scenes and shows it
 notebooks: $(INSTALLED)  ## executes the notebooks; on Flickr8k: make notebooks FLICKR8K=/path/to/it SHOWTELL_WEIGHTS=/path/to/them
 	$(BIN)/python notebooks/execute.py --output $(NOTEBOOKS) $(if $(FLICKR8K),--flickr8k $(FLICKR8K))
 
+# Two processes, a file's tests in one of them, so that what they share is made once.
 test: $(INSTALLED)  ## the fast tests; more options: make test PYTEST="-k beam -x"
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile $(PYTEST)
 
 test-slow: $(INSTALLED)  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow $(PYTEST)
