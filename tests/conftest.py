@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Before anything imports torch: two threads everywhere, since sums in another order differ in their last bits
-# and a container often sees more processors than it may use. Processes that tests start inherit it.
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# Before anything imports torch: as many threads everywhere, since sums in another order differ in their last bits
+# and a container often sees more processors than it may use. Processes that tests start inherit it. Where tests run in
+# two processes (pytest-xdist), each has one thread.
+os.environ.setdefault("OMP_NUM_THREADS", "1" if "PYTEST_XDIST_WORKER" in os.environ else "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line sets it
 os.environ.setdefault("GOMP_SPINCOUNT", "50000")
 
