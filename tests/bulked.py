@@ -32,6 +32,13 @@ def draw_pictures(photographs: list[Path], count: int = 20) -> dict[str, bytes]:
     return found
 
 
+def write_folder(folder: Path, pictures: dict[str, bytes]) -> Path:
+    folder.mkdir()
+    for name, content in pictures.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
 def write_table(path: Path, pictures: dict[str, bytes], *, rows: int = 8) -> Path:
     table = pa.table({"id": list(pictures), "image": list(pictures.values())})
     pq.write_table(table, path, row_group_size=rows)

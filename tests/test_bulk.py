@@ -16,7 +16,7 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from bulked import draw_pictures, rows, run, write_table, write_tar
+from bulked import draw_pictures, rows, run, write_folder, write_table, write_tar
 from showtell.bulk import reading, work
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import open_place, open_store
@@ -45,11 +45,7 @@ def pictures(photographs: list[Path]) -> dict[str, bytes]:
 
 @pytest.fixture
 def folder(pictures: dict[str, bytes], tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name, content in pictures.items():
-        (folder / name).write_bytes(content)
-    return folder
+    return write_folder(tmp_path / "pictures", pictures)
 
 
 # Plans

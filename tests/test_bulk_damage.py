@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bulked import draw_pictures, rows, run, write_table, write_tar
+from bulked import draw_pictures, rows, run, write_folder, write_table, write_tar
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.plan import Part, Shard
 from showtell.bulk.reading import read_items
@@ -37,11 +37,7 @@ def pictures(photographs: list[Path]) -> dict[str, bytes]:
 
 @pytest.fixture
 def folder(pictures: dict[str, bytes], tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    for name, content in pictures.items():
-        (folder / name).write_bytes(content)
-    return folder
+    return write_folder(tmp_path / "pictures", pictures)
 
 
 def read_tar(path: Path) -> list[Item]:
