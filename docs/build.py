@@ -52,6 +52,8 @@ def main() -> None:
     except (DocumentationError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{site}/index.html")
+    hint = f"with its search, which needs a web server: {sys.executable} -m http.server --directory {site}"
+    print(hint, file=sys.stderr)
 
 
 def build(folder: Path) -> Path:

@@ -104,6 +104,7 @@ def import_ray_safely(address: str | None) -> None:
     if address is None and "ray" not in sys.modules:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
-        os.environ.setdefault(
-            "RAY_worker_niceness", "0"
-        )  # Ray's 15 would let anything else have the processor first
+        # Ray's 15 would let anything else have the processor first.
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        # Each shard has new threads that read images, and glibc's allocator would keep a heap for each of the first 16.
+        os.environ.setdefault("MALLOC_ARENA_MAX", "2")
