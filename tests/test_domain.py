@@ -28,6 +28,11 @@ from tiny_runs import ATTENDING, Settings, draw_dataset, shared_dataset, tiny_re
 NEW = "zebra"  # a word that the drawn scenes do not have
 
 
+@pytest.fixture(autouse=True)
+def quick(without_plots: None) -> None:
+    """No plots."""
+
+
 def with_zebras(dataset: Dataset) -> Dataset:
     """The same pictures, each with a caption that has a new word."""
     images = [
