@@ -35,12 +35,14 @@ def test_failed_rows_are_tried_again_and_told_until_they_are_done(
 
     code, said = run()
     assert (code, "1 of 3 images failed" in said) == (1, True)
+    assert "captioned 2 images, 1 error in " in said
+    assert "is complete: 3 rows in 1 shard\n" in said
     code, said = run()
     assert (code, "captioned 0 images; 3 were done before" in said) == (1, True)
     assert "rows of earlier runs have an error: 1. --retry-failed does their shards again" in said
     tar.unlink()
     code, said = run("--retry-failed")
-    assert (code, "1 of 1 shards could not be done" in said) == (1, True)
+    assert (code, "1 of 1 shard could not be done" in said) == (1, True)
     assert "a.tar: cannot be read: No such file" in said
     assert len(list(read_results(output))) == 3  # what was there before
     write_tar(tar, pictures)

@@ -126,3 +126,17 @@ def test_only_shards_with_failed_rows_are_tried_again(tmp_path: Path) -> None:
     results.add(commit_shard(results.store, 2, [Record(image="2.jpg")], "jsonl").entry)
     assert [shard.number for shard in results.missing()] == [1]
     assert [shard.number for shard in results.missing(retry_failed=True)] == [0, 1]
+
+
+def test_a_run_that_was_refused_leaves_no_folder(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path / "new/out"))
+    with pytest.raises(JournalError), store.hold():
+        raise JournalError("refused")
+    assert not list(tmp_path.iterdir())
+    with store.hold():
+        store.write(PLAN, b"")
+    assert store.size(PLAN) == 0
+    (tmp_path / "empty").mkdir()
+    with open_store(str(tmp_path / "empty")).hold():
+        pass
+    assert (tmp_path / "empty").is_dir()  # the user's own

@@ -18,6 +18,7 @@ import pytest
 
 import showtell
 from showtell.cli import main as cli_main
+from showtell.cli import progress
 from showtell.cli.arguments import existing, integer, one_of, real, writable_file, writable_folder
 from showtell.cli.main import build_parser, describe_os_error, main
 from showtell.cli.output import print_table, write_json, write_text
@@ -318,6 +319,31 @@ def test_progress_is_a_line_where_nobody_watches_and_bars_on_a_terminal() -> Non
         "loss=1.235",
     ):
         assert expected in shown
+
+
+def test_progress_is_a_line_now_and_then_where_standard_error_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.show_progress("captions", "images") as update:
+        for done in range(5_000, 10_000, 100):  # a resumed one: what was there is no speed
+            update(done, 100_000)
+            now[0] += 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "showtell: captions: 7,000 of 100,000 images, 33/s, 46 minutes left",
+        "showtell: captions: 9,000 of 100,000 images, 33/s, 46 minutes left",
+    ]
+    with progress.BarWatcher() as watcher:
+        watcher.stage("epoch 1/2", 400, "captions")
+        for _ in range(70):
+            now[0] += 1
+            watcher.advance(4, loss=1.23456)
+    assert (
+        capsys.readouterr().err
+        == "showtell: epoch 1/2: 240 of 400 captions, 4/s, 40 seconds left, loss 1.235\n"
+    )
 
 
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:

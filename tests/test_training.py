@@ -22,7 +22,14 @@ from showtell.data.records import Dataset
 from showtell.decoding import DecodingSettings
 from showtell.encoders import FeatureCache, build_encoder
 from showtell.encoders.weights import digest_tensors
-from showtell.errors import ImageError, MissingExtraError, SplitError, TrainingError, VocabularyError
+from showtell.errors import (
+    ImageError,
+    MissingExtraError,
+    SplitError,
+    TrainingError,
+    UsageError,
+    VocabularyError,
+)
 from showtell.files import lock_folder
 from showtell.metrics import score
 from showtell.text import Vocabulary
@@ -361,6 +368,27 @@ def test_a_disk_that_is_full_while_the_best_is_written_keeps_the_one_before(
     assert load_bundle(tmp_path).digest == load_bundle(first).digest
     assert folder.save_best(bundle, 1).name == "epoch-001-2"
     assert load_bundle(tmp_path).digest == load_bundle(trained_run()).digest
+
+
+def test_a_run_that_ended_before_its_first_step_is_begun_anew(tmp_path: Path) -> None:
+    def begin(data: str) -> bool:
+        folder = RunFolder(tmp_path)
+        try:
+            return folder.open(tiny_recipe(), shared_dataset(), {"data": data}, resume=False)
+        finally:
+            folder.close()
+
+    for data in "ab":  # other data, as images that could not be read were left out
+        assert not begin(data)
+        (tmp_path / "log.jsonl").touch()
+    assert json.loads((tmp_path / "recipe.json").read_text())["fingerprints"] == {"data": "b"}
+    (tmp_path / "log.jsonl").write_text("{}\n")
+    with pytest.raises(UsageError, match="holds a run already"):
+        begin("a")
+    (tmp_path / "log.jsonl").unlink()
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(UsageError, match="holds a run already"):
+        begin("a")
 
 
 # What stops a run

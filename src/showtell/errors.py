@@ -153,3 +153,8 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Returns " Did you mean 'x'?" for the nearest of `choices`, or "" where none is near."""
     near = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def count(number: int, noun: str) -> str:
+    """Returns "1 image", "12,000 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -17,6 +17,7 @@ from typing import IO, Any, cast
 
 from showtell.errors import JournalError, UsageError, did_you_mean
 from showtell.files import (
+    LOCK,
     expand_home,
     lock_folder,
     open_atomically,
@@ -260,9 +261,18 @@ class LocalStore(Store):
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:
         """Locks the folder; the system releases it when the process ends, however it ends."""
+        new = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
         self._folder.mkdir(parents=True, exist_ok=True)
         with lock_folder(self._folder, JournalError, BUSY):
-            yield
+            try:
+                yield
+            finally:
+                # A run that was refused leaves nothing. Where a folder holds something by now, it stays.
+                if new and not any(name != LOCK for name in self.sizes()):
+                    (self._folder / LOCK).unlink(missing_ok=True)
+                    with contextlib.suppress(OSError):
+                        for folder in new:
+                            folder.rmdir()
 
     def clean(self, names: Sequence[str], folders: Sequence[str] = ()) -> None:
         """Removes what killed writers left half written."""

@@ -56,7 +56,10 @@ def read_rows(data: bytes, form: str) -> Iterator[Record]:
         if form == "jsonl":
             rows = [json.loads(line) for line in data.splitlines()]
         else:
-            rows = pq.read_table(io.BytesIO(data), schema=SCHEMA).to_pylist()
+            # In this thread alone: one of pyarrow's that still lets go of Python's bytes while the interpreter ends
+            # would abort the process ("terminate called without an active exception").
+            with pq.ParquetFile(pa.BufferReader(data), pre_buffer=False) as file:
+                rows = file.read(use_threads=False).cast(SCHEMA).to_pylist()
         for row in rows:
             known = {key: value for key, value in row.items() if value is not None}
             yield Record.from_dict(known)

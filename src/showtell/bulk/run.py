@@ -17,6 +17,7 @@ from showtell.bulk.plan import cut_shards
 from showtell.bulk.results import Finished, Results
 from showtell.bulk.work import CaptionWorker, Job
 from showtell.captioner import BATCH
+from showtell.errors import count
 from showtell.outputs import Record
 
 
@@ -76,7 +77,7 @@ def run_bulk(
             say("looking for images")
             results.begin(made_by, cut_shards(inputs.pieces(), shard_size), inputs.keys)
         if torn := results.survey():
-            say(f"the rows of {len(torn):,} finished shards are gone or torn; these are done again")
+            say(f"rows are gone or torn: {count(len(torn), 'finished shard')}, done again")
         missing = results.missing(retry_failed=retry_failed)
         first = next(missing, None)
         again = {entry.shard for entry in results.entries.values() if retry_failed and entry.failed}

@@ -203,7 +203,9 @@ def _rows(
                     skip = first - before
                 groups.append(number)
             before += rows
-        for batch in table.iter_batches(_AT_ONCE, row_groups=groups, columns=list(dict.fromkeys(columns))):
+        # Without pyarrow's threads: one that still has a Python file while the interpreter ends aborts the process.
+        names = list(dict.fromkeys(columns))
+        for batch in table.iter_batches(_AT_ONCE, row_groups=groups, columns=names, use_threads=False):
             if skip >= batch.num_rows:
                 skip -= batch.num_rows
                 continue

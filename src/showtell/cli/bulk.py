@@ -14,7 +14,7 @@ from showtell.cli.output import log
 from showtell.cli.output_options import add_caption_options
 from showtell.cli.progress import show_progress
 from showtell.cli.ray_options import add_ray_address, log_workers, require_ray, without_chatter
-from showtell.errors import Interrupted
+from showtell.errors import Interrupted, count
 
 if TYPE_CHECKING:
     from showtell.bulk.run import Report
@@ -158,13 +158,15 @@ def _sum_up(report: Report, output: str) -> None:
         f" in {report.seconds:,.0f} s ({report.rows / report.seconds:,.1f} a second)" if report.rows else ""
     )
     before = f"; {report.reused:,} were done before" if report.reused else ""
-    log(f"captioned {report.rows:,} images{speed}{before}")
+    errors = f", {count(report.failed, 'error')}" if report.failed else ""
+    log(f"captioned {count(report.rows - report.failed, 'image')}{errors}{speed}{before}")
     log_workers(report.lost_workers, report.done)
     if report.complete:
-        log(f"{output} is complete: {report.rows + report.reused:,} rows in {report.shards:,} shards")
+        rows = count(report.rows + report.reused, "row")
+        log(f"{output} is complete: {rows} in {count(report.shards, 'shard')}")
     if not report.given_up:
         return
-    log(f"error: {len(report.given_up):,} of {report.shards:,} shards could not be done:")
+    log(f"error: {len(report.given_up):,} of {count(report.shards, 'shard')} could not be done:")
     for number, reason in sorted(report.given_up.items())[:_SHOWN]:
         log(f"  shard {number}: {reason}")
     log("mend the input; the same command does what is missing")

@@ -23,7 +23,7 @@ def add_parser(commands: Commands) -> None:
         "features",
         run,
         summary="compute a frozen encoder's features of all images once, into a cache",
-        description="Computes the features of all images into a folder, for `showtell train --features`.\n"
+        description="Computes features of the images of captioned data into a folder, for `train --features`.\n"
         "Interrupted, it goes on where it stopped when the same command is given again.",
     )
     add_data_options(parser, positional=True)

@@ -1,19 +1,23 @@
-"""The progress bars: on standard error, and only where somebody watches."""
+"""How far the work is, on standard error: a bar where somebody watches, and a line now and then where nobody does."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from showtell.cli.output import log
+from showtell.errors import count
 from showtell.launch import read_launch
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 60.0
 
 
 @contextmanager
@@ -22,9 +26,9 @@ def show_progress(
 ) -> Iterator[Callable[[int, int | None], None]]:
     """Gives a function to call with (done, total) as work goes on; it draws a bar with speed and time left.
 
-    A total that nobody knows yet is None: then there is no time left, only the speed. The bar stays silent where
-    standard error is a file or a pipe, so that logs hold no control characters, and where it is to be hidden, because
-    results come out on the same terminal.
+    A total that nobody knows yet is None: then there is no time left, only the speed. Where standard error is a file or
+    a pipe, a line a minute says the same, so that logs hold no control characters. No bar is drawn where it is to be
+    hidden, because results come out on the same terminal.
     """
     bar = _open_bar(description, unit, total=None, hidden=hidden)
     began = False
@@ -45,7 +49,7 @@ class BarWatcher:
     """Shows the stages of a training run, one bar after another, and its notes as lines between them."""
 
     def __init__(self) -> None:
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] | _Lines | None = None
 
     def __enter__(self) -> BarWatcher:
         """Returns itself."""
@@ -81,17 +85,66 @@ class BarWatcher:
             self._bar = None
 
 
-def _open_bar(description: str, unit: str, *, total: int | None, hidden: bool = False) -> tqdm[Any]:
+class _Lines:
+    """What a bar would show as lines of a log, the first one after a minute; has the part of tqdm that is used here."""
+
+    def __init__(self, description: str, unit: str, total: int | None) -> None:
+        self.total = total
+        self.initial = self.n = 0.0
+        self._description, self._unit = description, unit
+        self._values = ""
+        self._began = self._said = time.monotonic()
+
+    def __enter__(self) -> _Lines:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def set_postfix(self, values: dict[str, str], *, refresh: bool) -> None:
+        self._values = "".join(f", {key} {value}" for key, value in values.items())
+
+    def update(self, amount: float) -> None:
+        self.n += amount
+        now = time.monotonic()
+        if now - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = now
+            self._say(now - self._began)
+
+    def clear(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def _say(self, seconds: float) -> None:
+        speed = (self.n - self.initial) / max(seconds, 1e-9)
+        of = "" if self.total is None else f" of {self.total:,}"
+        left = ""
+        if self.total is not None and speed > 0:
+            left = f", {_tell_duration((self.total - self.n) / speed)} left"
+        rate = f"{speed:,.0f}" if speed >= 10 else f"{speed:.2g}"
+        log(f"{self._description}: {self.n:,.0f}{of} {self._unit}, {rate}/s{left}{self._values}")
+
+
+def _tell_duration(seconds: float) -> str:
+    """Returns a duration in the largest unit of which there are two or more."""
+    for size, noun in ((86400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return count(round(seconds / size), noun)
+    return count(round(max(0, seconds)), "second")
+
+
+def _open_bar(description: str, unit: str, *, total: int | None, hidden: bool = False) -> tqdm[Any] | _Lines:
+    if not sys.stderr.isatty():
+        return _Lines(description, unit, total)
     from tqdm import tqdm
 
     # A terminal that does not say how large it is, as in some containers, would get an empty bar.
-    size_known = not sys.stderr.isatty() or os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    size_known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
     return tqdm(
         total=total,
         desc=description,
         unit=f" {unit}",
         file=sys.stderr,
-        disable=hidden or not read_launch().is_first or None,  # None is tqdm's word for "only on a terminal"
+        disable=hidden or not read_launch().is_first,
         ncols=None if size_known else 80,
         nrows=None if size_known else 24,
         dynamic_ncols=size_known,

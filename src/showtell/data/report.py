@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from showtell.data.records import Problem
+from showtell.errors import count
 
 UNSPLIT = "no split"  # the name under which images without a split are counted
 _SHOWN = 5  # problems of one kind that the table lists
@@ -207,9 +208,7 @@ class Report:
         if self.duplicate_groups is None:
             lines.append("near-duplicates: not looked for")
         else:
-            lines.append(
-                f"near-duplicates: {_plural(self.duplicate_groups, 'group')}, within splits or across"
-            )
+            lines.append(f"near-duplicates: {count(self.duplicate_groups, 'group')}, within splits or across")
         return "\n".join(lines)
 
     def _problems_text(self) -> str:
@@ -218,7 +217,7 @@ class Report:
         kinds: dict[tuple[str, str], list[Problem]] = {}
         for problem in sorted(self.problems, key=lambda problem: problem.severity != "error"):
             kinds.setdefault((problem.severity, problem.kind), []).append(problem)
-        lines = [f"{_plural(self.errors, 'error')}, {_plural(self.warnings, 'warning')}"]
+        lines = [f"{count(self.errors, 'error')}, {count(self.warnings, 'warning')}"]
         for (severity, kind), problems in kinds.items():
             lines.append(f"{severity}: {kind} ({len(problems):,})")
             lines += [f"    {problem.where}: {problem.message}" for problem in problems[:_SHOWN]]
@@ -249,10 +248,6 @@ def _sides(sizes: Mapping[tuple[int, int], int]) -> tuple[dict[int, int], dict[i
 
 def _by_text(histogram: Mapping[int, int]) -> dict[str, int]:
     return {str(number): histogram[number] for number in sorted(histogram)}
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def _align(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from showtell.data.readers import coco, flickr, folder, karpathy, table
-from showtell.data.readers.gathering import Gathering, count, listing, near_siblings, read_json
+from showtell.data.readers.gathering import Gathering, listing, near_siblings, read_json
 from showtell.data.readers.options import ReadOptions
 from showtell.data.records import Dataset
-from showtell.errors import DataError, UsageError, did_you_mean
+from showtell.errors import DataError, UsageError, count, did_you_mean
 
 
 @dataclass(frozen=True, slots=True)

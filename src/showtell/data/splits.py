@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from showtell.data.readers.gathering import count
 from showtell.data.records import SPLITS, CaptionedImage, Dataset
-from showtell.errors import SplitError, did_you_mean
+from showtell.errors import SplitError, count, did_you_mean
 from showtell.files import write_json
 
 UNSPLIT_CHOICES = ("error", "split", "train", "dev", "test", "drop")

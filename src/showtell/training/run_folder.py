@@ -29,8 +29,10 @@ from showtell.errors import ConfigError, TrainingError, UsageError
 from showtell.files import lock_folder, remove_partial_files, write_json
 from showtell.recipes import SECTIONS, Recipe
 from showtell.training.checkpoint import read_values
+from showtell.training.history import LOG
 
 LOCK = ".train.lock"  # not a feature cache's, which may be in the same folder
+SPLITS = "splits.json"
 # Changing these does not change what the epochs so far were.
 MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every", "device"}
 MAY_CHANGE_FINE_TUNING = {"recompute"}
@@ -110,7 +112,7 @@ class RunFolder:
                 )
             remove_partial_files(self.path)
         write_json(self._record, record)
-        save_splits(dataset, self.path / "splits.json", seed=split_seed)
+        save_splits(dataset, self.path / SPLITS, seed=split_seed)
         return resume and self.checkpoint.is_file()
 
     def close(self) -> None:
@@ -140,9 +142,15 @@ class RunFolder:
         return folder
 
     def _has_only_begun(self, record: Mapping[str, Any]) -> bool:
-        """Returns whether the folder holds this very run, ended before there was anything to resume."""
+        """Returns whether there is nothing to lose: this very run before its first checkpoint, or another before its
+        first step, of which there are only the files that are written here and an empty log.
+        """
         if self.checkpoint.exists():
             return False
+        others = {entry.name for entry in self.path.iterdir()} - {LOCK, self._record.name, SPLITS}
+        log = self.path / LOG
+        if others <= {LOG} and not (log.exists() and log.stat().st_size):
+            return True
         try:
             self._compare(record)
         except TrainingError:

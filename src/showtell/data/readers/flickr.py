@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from showtell.data.readers.gathering import (
     Gathering,
     clean_name,
-    count,
     find_image_folder,
     listing,
     read_lines,
@@ -24,7 +23,7 @@ from showtell.data.readers.gathering import (
 )
 from showtell.data.readers.options import ReadOptions
 from showtell.data.records import Dataset
-from showtell.errors import DataError
+from showtell.errors import DataError, count
 from showtell.images import IMAGE_SUFFIXES
 
 TOKEN_LINE = re.compile(r"^(?P<name>[^\t]+)#(?P<number>\d+)\t(?P<caption>.*)$", re.DOTALL)

@@ -9,16 +9,10 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from showtell.data.readers.gathering import (
-    Gathering,
-    count,
-    find_image_folder,
-    read_lines,
-    split_of_folder,
-)
+from showtell.data.readers.gathering import Gathering, find_image_folder, read_lines, split_of_folder
 from showtell.data.readers.options import ReadOptions
 from showtell.data.records import Dataset
-from showtell.errors import DataError
+from showtell.errors import DataError, count
 from showtell.images import IMAGE_SUFFIXES
 
 _TEXT_SUFFIX = ".txt"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from showtell.data.records import SPLITS, CaptionedImage, Dataset, Problem
-from showtell.errors import DataError, did_you_mean
+from showtell.errors import DataError, count, did_you_mean
 
 _SPLIT_WORDS = {
     "train": "train",
@@ -112,11 +112,6 @@ def dataset_name(source: Path) -> str:
     """Returns the folder's name, or the file's without its last suffix."""
     source = source.absolute()
     return (source.name if source.is_dir() else source.stem) or "data"
-
-
-def count(number: int, noun: str) -> str:
-    """Returns "1 image", "2 images"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def listing(examples: Sequence[str]) -> str:
