@@ -19,12 +19,15 @@ from showtell.cli.main import main
 from showtell.data.records import CaptionedImage
 from showtell.errors import DataError, SplitError, UsageError
 from showtell.files import open_atomically
+from showtell.metrics import CorpusIdf, score
 from showtell.outputs.sheet import shrink_to_webp
 from showtell.report import KINDS, Nouns, Report, find_mistakes, judge, judge_models
 from showtell.report.files import check_folder, write_report
 from showtell.report.markup import element, join, percent
 from showtell.report.mistakes import SEVERAL, count_things
 from showtell.report.page import write_page
+from showtell.report.people import People, judge_people
+from showtell.report.scores import compare_with_people, show_scores
 from showtell.report.usage import measure_usage
 from showtell.text import Vocabulary, tokenize
 
@@ -152,6 +155,56 @@ def test_usage_knows_captions_of_the_training_data() -> None:
     assert [(one.caption, one.in_training) for one in unknown.favourites] == [("a dog", 0)]
 
 
+# people
+
+
+def test_people_are_judged_by_the_others_of_the_same_picture(nouns: Nouns) -> None:
+    references = {
+        "agreed": ["a dog in the grass"] * 3,
+        "unlike": ["a man on the beach", "two women with shirts"],
+        "alone": ["the ball is red"],
+    }
+    people = judge_people(references, nouns, metrics=("Bleu", "CIDEr"))
+    assert people.images == 2
+    # The first picture's caption is that of the others, word for word; the second's shares no word with the other.
+    idf = CorpusIdf.from_references(references)
+    twins = {"agreed": references["agreed"][1:], "unlike": references["unlike"][:1]}
+    said = {"agreed": references["agreed"][0], "unlike": references["unlike"][1]}
+    assert people.scores == score(twins, said, metrics=("Bleu", "CIDEr"), corpus_idf=idf).corpus
+    assert people.scores["CIDEr"] == pytest.approx(5)
+    assert judge_people({"alone": ["a ball"]}, nouns, metrics=("CIDEr",)) == People()
+
+
+@pytest.mark.parametrize(
+    ("ours", "words"),
+    [
+        (0.001, "next to nothing of what"),
+        (0.1, "about one tenth of what"),
+        (0.5, "about half of what"),
+        (0.7, "about seven tenths of what"),
+        (0.95, "about nine tenths of what"),
+        (1.0, "about what"),
+        (1.2, "more than what"),
+    ],
+)
+def test_a_model_stands_beside_people_in_words(ours: float, words: str, report: Report) -> None:
+    changed = replace(report, people=replace(report.people, scores={"CIDEr": 1.0}))
+    evaluation = replace(report.models[0].evaluation, scores={"CIDEr": ours})
+    assert compare_with_people(changed, evaluation) == f"{words} people reach among themselves"
+    assert compare_with_people(replace(report, people=People()), evaluation) is None
+
+
+def test_the_scores_say_what_people_reach(report: Report) -> None:
+    text = "".join(read(show_scores(report)).texts)
+    assert f"{100 * report.people.scores['CIDEr']:.1f}" in text
+    assert "by one reference fewer than the models" in text
+    assert "Nobody looked for copies" in text
+    assert "could not be looked for" in "".join(read(show_scores(replace(report, trained=False))).texts)
+    unknown = "".join(read(show_scores(replace(report, people=People()))).texts)
+    assert "no image has two references" in unknown
+    assert "by one reference fewer" not in unknown
+
+
 # what it holds
 
 
@@ -187,7 +240,7 @@ def test_every_side_is_looked_at(report: Report) -> None:
     words = [word.word for word in compact.explained[compact.rank()[0]].words]
     assert words == compact.evaluation.captions[compact.rank()[0]][0].words
     assert compact.usage.copied == 0
-    assert report.people.keys() == KINDS.keys()
+    assert report.people.mistakes.keys() == KINDS.keys()
     written = report.to_dict()
     assert written["models"][0]["mistakes"]["images"].keys() == KINDS.keys()
     json.dumps(written, allow_nan=False)

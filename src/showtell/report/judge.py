@@ -33,8 +33,9 @@ from showtell.report.contents import (
     Report,
     rank_images,
 )
-from showtell.report.mistakes import KINDS, find_mistakes
+from showtell.report.mistakes import find_mistakes
 from showtell.report.nouns import Nouns
+from showtell.report.people import judge_people
 from showtell.report.usage import measure_usage
 from showtell.text import tokenize
 
@@ -137,7 +138,10 @@ def judge_models(
         left_out=tuple(left_out),
         models=tuple(judged),
         comparisons=comparisons,
-        people=_judge_people(references, nouns),
+        people=judge_people(
+            {image.id: image.captions for image in usable}, nouns, metrics=metrics, corpus_idf=corpus_idf
+        ),
+        trained=training is not None,
         examples=examples,
     )
 
@@ -286,16 +290,3 @@ def _explain(captioner: Captioner, path: Path, caption: Caption) -> Explained:
             for word, chance, unseeing, picture in zip(explanation.words, chances, blind, lit, strict=True)
         ),
     )
-
-
-def _judge_people(references: Mapping[str, Sequence[Sequence[str]]], nouns: Nouns) -> dict[str, float]:
-    """Returns how many of people's own captions each rule finds, each judged by the others of its picture."""
-    counts: Counter[str] = Counter()
-    judged = 0
-    for own in references.values():
-        for place, caption in enumerate(own):
-            others = [*own[:place], *own[place + 1 :]]
-            if others:
-                counts.update({mistake.kind for mistake in find_mistakes(caption, others, nouns)})
-                judged += 1
-    return {kind: counts[kind] / judged for kind in KINDS} if judged else {}

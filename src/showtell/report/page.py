@@ -16,6 +16,7 @@ from showtell.report.cards import Cards
 from showtell.report.contents import RANKED_BY, Report
 from showtell.report.markup import Markup, element, join
 from showtell.report.mistakes import KINDS
+from showtell.report.scores import show_scores
 from showtell.report.sections import (
     show_comparisons,
     show_confidence,
@@ -23,7 +24,6 @@ from showtell.report.sections import (
     show_examples,
     show_left_out,
     show_mistakes,
-    show_scores,
     show_usage,
 )
 

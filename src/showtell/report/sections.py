@@ -1,4 +1,4 @@
-"""The parts of the page that speak of all images together."""
+"""The parts of the page that speak of all images together, behind the scores."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from showtell.confidence import Reliability
-from showtell.evaluation import EvaluationReport
 from showtell.outputs.names import readable
 from showtell.report.cards import Cards
-from showtell.report.charts import Axis, Histogram, draw_histogram, draw_interval, draw_reliability
+from showtell.report.charts import Axis, Histogram, draw_histogram, draw_reliability
 from showtell.report.contents import RANKED_BY, Comparison, Judged, Report
 from showtell.report.markup import Content, Markup, element, join, percent, table
 from showtell.report.mistakes import KINDS
@@ -28,48 +27,6 @@ _RULES = (
     "by the others of its "
     "picture: what a rule finds no more often than there is mostly a choice of words."
 )
-
-
-def show_scores(report: Report) -> Markup:
-    """Returns scores with intervals, and the plain facts of each model."""
-    keys = list(report.models[0].evaluation.scores)
-    tops = {key: max(_reach(model.evaluation, key) for model in report.models) for key in keys}
-    rows = [[key, *(_score(model.evaluation, key, tops[key]) for model in report.models)] for key in keys]
-    resamples = report.models[0].evaluation.resamples
-    caption = "Scores, times 100" + (", with 95 % intervals" if resamples else "")
-    facts = [
-        ["Images", *(f"{len(model.evaluation.captions):,}" for model in report.models)],
-        ["Search", *(_search(model.evaluation) for model in report.models)],
-        [
-            "Words of the references that it knows",
-            *(percent(model.evaluation.coverage, 1) for model in report.models),
-        ],
-        ["Digest", *(element("code", model.evaluation.bundle_digest[:12]) for model in report.models)],
-    ]
-    shared = report.models[0].evaluation.overlap
-    if shared is not None:
-        facts.insert(1, ["Images that training has, too", *[f"{len(shared.copies):,}"] * len(report.models)])
-        if shared.copies and shared.scores:
-            without = [
-                f"{100 * model.evaluation.overlap.scores[RANKED_BY]:.1f}" if model.evaluation.overlap else ""
-                for model in report.models
-            ]
-            facts.insert(2, [f"{RANKED_BY} without them", *without])
-    labels = [model.label for model in report.models]
-    notes = dict.fromkeys(note for model in report.models for note in model.evaluation.notes)
-    return join(
-        table(caption, ["Metric", *labels], rows),
-        element(
-            "p",
-            "An interval says where the score would lie with other images of this kind; it is a bootstrap over images "
-            f"({resamples:,} resamples). What another training run would change is not in it.",
-            class_="soft",
-        )
-        if resamples
-        else None,
-        [element("p", note, class_="note") for note in notes],
-        table("The models", ["Fact", *labels], facts),
-    )
 
 
 def show_comparisons(report: Report, cards: Cards) -> Markup:
@@ -190,7 +147,7 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
                 )
                 for number, (model, count) in enumerate(zip(report.models, counts))
             ),
-            percent(report.people[key], 1) if key in report.people else "–",
+            percent(report.people.mistakes[key], 1) if key in report.people.mistakes else "–",
         ]
         for key, kind in KINDS.items()
     ]
@@ -371,31 +328,6 @@ def _usage_tables(label: str, usage: Usage) -> list[Markup]:
 def _preferences(title: str, words: Sequence[Preference]) -> Markup:
     rows = [[one.word, percent(one.said, 1), percent(one.people, 1)] for one in words]
     return table(title, ["Word", "Captions", "References"], rows)
-
-
-def _score(evaluation: EvaluationReport, key: str, top: float) -> Markup:
-    value = evaluation.scores[key]
-    interval = evaluation.intervals.get(key)
-    if interval is None:
-        return element("b", f"{100 * value:.1f}")
-    return join(
-        element("b", f"{100 * value:.1f}"),
-        f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}] ",
-        draw_interval(value, interval.low, interval.high, top),
-    )
-
-
-def _reach(evaluation: EvaluationReport, key: str) -> float:
-    interval = evaluation.intervals.get(key)
-    return max(evaluation.scores[key], interval.high if interval else 0.0, 1e-9)
-
-
-def _search(evaluation: EvaluationReport) -> str:
-    settings = evaluation.settings
-    parts = [f"beam of {settings.beam}" if settings.method == "beam" else settings.method]
-    if settings.consensus:
-        parts.append(f"consensus {settings.consensus:g}")
-    return ", ".join(parts)
 
 
 def _show_button(kind: str, model: int, label: str, count: int) -> Markup:
