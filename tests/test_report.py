@@ -28,6 +28,7 @@ from showtell.report.mistakes import SEVERAL, count_things
 from showtell.report.page import write_page
 from showtell.report.people import People, judge_people
 from showtell.report.scores import compare_with_people, show_scores
+from showtell.report.summary import describe_p, show_summary
 from showtell.report.usage import measure_usage
 from showtell.text import Vocabulary, tokenize
 
@@ -203,6 +204,46 @@ def test_the_scores_say_what_people_reach(report: Report) -> None:
     unknown = "".join(read(show_scores(replace(report, people=People()))).texts)
     assert "no image has two references" in unknown
     assert "by one reference fewer" not in unknown
+
+
+# in words
+
+
+@pytest.mark.parametrize(
+    ("p_value", "resamples", "told"),
+    [
+        (2 / 1001, 1000, "at most 0.002"),
+        (4 / 1001, 1000, "0.004"),
+        (2 / 51, 50, "at most 0.040"),
+        (2 / 100_001, 100_000, "at most 0.00002"),
+        (1.0, 1, "at most 1.000"),
+        (1.0, 1000, "1.000"),
+    ],
+)
+def test_a_p_that_is_the_least_possible_is_at_most_that(p_value: float, resamples: int, told: str) -> None:
+    assert describe_p(p_value, resamples) == told
+
+
+def test_the_summary_says_it_in_words(report: Report) -> None:
+    told = "".join(read(show_summary(report)).texts)
+    assert "6 images; captions by compact and tiny." in told
+    for model in report.models:
+        having = sum(bool(found) for found in model.mistakes.values())
+        assert f"Of 6 captions, {having} have a probable mistake" in told
+        assert f"{model.label}: CIDEr {100 * model.evaluation.scores['CIDEr']:.1f} [" in told
+    assert f"– people {percent(report.people.mistakes['missing'], 1)}" in told
+    assert "Its confidence in a caption is off by" in told
+    assert "It does not say how sure it is." in told
+    assert "CIDEr of tiny minus that of compact is -" in told
+    alone = replace(report, models=report.models[:1], comparisons=(), people=People())
+    assert "people 0" not in "".join(read(show_summary(alone)).texts)
+
+
+def test_no_text_of_the_page_is_raw(report: Report) -> None:
+    page = read(write_page(report))
+    script = page.texts.index(next(text for text in page.texts if "use strict" in text))
+    assert not any("`" in text for place, text in enumerate(page.texts) if place != script)
+    assert "showtell calibrate" in page.texts
 
 
 # what it holds

@@ -13,6 +13,8 @@ from showtell.cli.progress import show_progress
 from showtell.cli.scoring_options import add_scoring_options, describe, find_copies, read_scoring_data
 from showtell.errors import UsageError
 
+_NO_OPTIONS = frozenset({"model", "output", "debug", "command"})  # of what argparse finds
+
 
 def add_parser(commands: Commands) -> None:
     """Adds the command."""
@@ -52,7 +54,7 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         type=integer(minimum=0),
         default=1500,
-        help="images that are shown with their picture, about 10 kB each (default 1500)",
+        help="images that are shown with their picture, about 7 kB each (default 1500)",
     )
 
 
@@ -84,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             copies=copies,
             examples=arguments.examples,
             pictures=arguments.pictures,
+            options=list_options(arguments),
             progress=lambda _what, done, total: progress(done, total),
         )
     for judged in report.models:
@@ -93,6 +96,25 @@ def run(arguments: argparse.Namespace) -> int:
         log(f"left out: {one_line(one.id)}: {one_line(one.reason)}")
     print(write_report(report, arguments.output))
     return 1 if report.left_out else 0
+
+
+def list_options(arguments: argparse.Namespace) -> dict[str, str]:
+    """Returns the command's options -> their values, for readers elsewhere: of files and folders the names alone.
+
+    Models, the folder that is written and what was not given and has no default are not among them.
+    """
+    found = {}
+    for name, value in sorted(vars(arguments).items()):
+        if name in _NO_OPTIONS or value is None or value is False or callable(value):
+            continue
+        values = value if isinstance(value, (list, tuple)) else [value]
+        texts = ["" if one is True else str(_name(one)) for one in values]
+        found[f"--{name.replace('_', '-')}"] = " ".join(texts)
+    return found
+
+
+def _name(value: object) -> object:
+    return value.resolve().name if isinstance(value, Path) else value
 
 
 def name_models(models: list[str | Path]) -> dict[str, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,8 @@ class Report:
     people: People  # how people do by the same measures
     examples: int  # worst and best images that are shown of each model
     trained: bool  # whether there is a training split beside the one that is looked at
+    options: Mapping[str, str]  # of the command: option -> what was given, files and folders by their names alone
+    made: datetime  # in UTC
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-serialisable values; each model's `evaluation` is what `showtell evaluate --output` writes."""
@@ -130,6 +133,8 @@ class Report:
             "showtell": __version__,
             "dataset": self.dataset,
             "split": self.split,
+            "options": dict(self.options),
+            "made": self.made.isoformat(timespec="seconds"),
             "images": len(self.images),
             "left_out": [asdict(one) for one in self.left_out],
             "rules": {key: {"title": kind.title, "rule": kind.rule} for key, kind in KINDS.items()},

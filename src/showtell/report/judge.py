@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 
 from PIL import Image
@@ -59,6 +60,7 @@ def judge_models(
     copies: Mapping[str, Sequence[str]] | None = None,
     examples: int = EXAMPLES,
     pictures: int = PICTURES,
+    options: Mapping[str, str] | None = None,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> Report:
     """Captions a split with each model and looks at the captions from all sides.
@@ -78,6 +80,7 @@ def judge_models(
         copies: image id -> training images that show the same.
         examples: how many of the worst and of the best images of each model are explained.
         pictures: how many images are shown at most; those that are explained come first.
+        options: that the command was given, for the foot of the page.
         progress: told what is done.
 
     Raises:
@@ -142,6 +145,8 @@ def judge_models(
             {image.id: image.captions for image in usable}, nouns, metrics=metrics, corpus_idf=corpus_idf
         ),
         trained=training is not None,
+        options=dict(options or {}),
+        made=datetime.now(timezone.utc),
         examples=examples,
     )
 

@@ -12,8 +12,9 @@ from showtell.outputs.names import readable
 from showtell.report.cards import Cards
 from showtell.report.charts import Axis, Histogram, draw_histogram, draw_reliability
 from showtell.report.contents import RANKED_BY, Comparison, Judged, Report
-from showtell.report.markup import Content, Markup, element, join, percent, table
+from showtell.report.markup import Content, Markup, element, join, percent, short, table
 from showtell.report.mistakes import KINDS
+from showtell.report.summary import describe_p
 from showtell.report.usage import Preference, Usage
 from showtell.text import tokenize
 
@@ -41,7 +42,7 @@ def show_comparisons(report: Report, cards: Cards) -> Markup:
         worse = [identifier for identifier in ranked if one.gains[identifier] < 0][: report.examples]
         parts += [
             element("h3", f"{one.label} against {one.against}"),
-            _differences(one) if one.differences else None,
+            _differences(one, report.models[0].evaluation.resamples) if one.differences else None,
             element(
                 "p",
                 f"By {RANKED_BY}, {one.label} is better on {above:,} images, worse on {below:,}, and equal on "
@@ -101,7 +102,11 @@ def show_distributions(report: Report) -> Markup:
         if not sure:
             parts.append(
                 element(
-                    "p", f"{model.label} does not say how sure it is (showtell calibrate).", class_="soft"
+                    "p",
+                    f"{model.label} does not say how sure it is (",
+                    element("code", "showtell calibrate"),
+                    ").",
+                    class_="soft",
                 )
             )
     return join(parts)
@@ -212,9 +217,9 @@ def show_confidence(report: Report) -> Markup:
             "A word is supported if somebody who described the picture used it, too. In each chart, captions or words "
             "are sorted by what was predicted and parted into ten groups of one size; on the "
             "straight line, predictions "
-            "would be true. On a split that the confidence was fitted on (showtell calibrate), it "
-            "looks a little better "
-            "than it is.",
+            "would be true. On a split that the confidence was fitted on (",
+            element("code", "showtell calibrate"),
+            "), it looks a little better than it is.",
             class_="soft",
         )
     ]
@@ -238,7 +243,9 @@ def show_confidence(report: Report) -> Markup:
             if model.worth is not None
             else element(
                 "p",
-                "This model does not say how sure it is; `showtell calibrate` teaches it.",
+                "This model does not say how sure it is; ",
+                element("code", "showtell calibrate"),
+                " teaches it.",
                 class_="soft",
             ),
         ]
@@ -261,14 +268,14 @@ def show_left_out(report: Report) -> Markup:
     return table(f"{len(rows):,} images are not in the scores", ["Image", "Why"], rows)
 
 
-def _differences(one: Comparison) -> Markup:
+def _differences(one: Comparison, resamples: int) -> Markup:
     rows = [
         [
             key,
             f"{100 * value.value:+.1f}",
             f"{100 * value.interval.low:+.1f} to {100 * value.interval.high:+.1f}",
             percent(value.better, 1),
-            f"{value.p_value:.3f}",
+            describe_p(value.p_value, resamples),
         ]
         for key, value in one.differences.items()
     ]
@@ -281,7 +288,7 @@ def _spread(
 ) -> Markup:
     least, middle, most = (times * float(value) for value in np.quantile(values, [0, 0.5, 1]))
     mean = times * sum(values) / len(values)
-    told = f"Mean {mean:.1f}, median {middle:.3g}, from {least:.3g} to {most:.3g}."
+    told = f"Mean {short(mean)}, median {short(middle)}, from {short(least)} to {short(most)}."
     chart = draw_histogram(Histogram.count(values, axis.edges), axis, f"{title}. {told}", behind=behind)
     return element("figure", element("figcaption", element("b", title), f" {told}"), chart)
 
