@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from reported import SAID, photographed, spoil, write_captions
+from showtell import __version__
 from showtell.captioner import Captioner
 from showtell.cli.main import main
+from showtell.cli.report import name_models
 from showtell.data.records import CaptionedImage
 from showtell.errors import DataError, SplitError, UsageError
 from showtell.files import open_atomically
@@ -441,6 +443,7 @@ def test_the_command_writes_both_files(
 ) -> None:
     data = write_captions(tmp_path, photographs)
     words = ["report", exported_model, "--data", str(data), "--split", "dev", "--examples", "1"]
+    words += ["--no-double-words", "--no-overlap"]
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'out' / 'report.html'}\n"
@@ -449,6 +452,29 @@ def test_the_command_writes_both_files(
     assert numbers["images"] == 6
     assert numbers["models"][0]["model"] == Path(exported_model).name
     assert numbers["comparisons"] == []
+    assert numbers["options"] == {
+        "--data": "captions.csv",
+        "--split": "dev",
+        "--examples": "1",
+        "--no-double-words": "",
+        "--no-overlap": "",
+    }
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert str(tmp_path) not in page
+    foot = "".join(read(page[page.index("<footer>") : page.index("</footer>")]).texts)
+    assert f"Written by Showtell {__version__} on {numbers['made'][:10]} (UTC)" in foot
+    assert f"of {Path(exported_model).name} on captions" in foot
+    assert "--no-double-words" in foot
+
+
+def test_models_of_one_name_are_told_apart_by_as_little_as_possible(
+    exported_model: str, tmp_path: Path
+) -> None:
+    copies = [tmp_path / folder / "deep" / "mine" for folder in ("one", "two")]
+    for copy in copies:
+        shutil.copytree(exported_model, copy)
+    assert list(name_models([*copies])) == ["one/deep/mine", "two/deep/mine"]
+    assert list(name_models([copies[0]])) == ["mine"]
 
 
 @pytest.mark.parametrize(

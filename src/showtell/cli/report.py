@@ -13,7 +13,7 @@ from showtell.cli.progress import show_progress
 from showtell.cli.scoring_options import add_scoring_options, describe, find_copies, read_scoring_data
 from showtell.errors import UsageError
 
-_NO_OPTIONS = frozenset({"model", "output", "debug", "command"})  # of what argparse finds
+_NO_OPTIONS = frozenset({"model", "output", "debug", "run", "parser"})  # of what argparse finds
 
 
 def add_parser(commands: Commands) -> None:
@@ -99,17 +99,20 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def list_options(arguments: argparse.Namespace) -> dict[str, str]:
-    """Returns the command's options -> their values, for readers elsewhere: of files and folders the names alone.
+    """Returns the options that were given -> their values, for readers elsewhere: of files and folders the names alone.
 
-    Models, the folder that is written and what was not given and has no default are not among them.
+    What is as by default, the models and the folder that is written are not among them.
     """
     found = {}
     for name, value in sorted(vars(arguments).items()):
-        if name in _NO_OPTIONS or value is None or value is False or callable(value):
+        if name in _NO_OPTIONS or value == arguments.parser.get_default(name):
             continue
-        values = value if isinstance(value, (list, tuple)) else [value]
-        texts = ["" if one is True else str(_name(one)) for one in values]
-        found[f"--{name.replace('_', '-')}"] = " ".join(texts)
+        word = name.replace("_", "-")
+        if isinstance(value, bool):
+            found[f"--{word}" if value else f"--no-{word}"] = ""
+        else:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            found[f"--{word}"] = ", ".join(str(_name(one)) for one in values)
     return found
 
 
@@ -133,9 +136,18 @@ def name_models(models: list[str | Path]) -> dict[str, Path]:
             f"A model is given twice: {' '.join(map(str, models))}. Give each model once; the others are compared with "
             "the first."
         )
-    short = [Path(one).name or one for one in folders]
-    names = short if len(set(short)) == len(short) else list(folders)
-    return dict(zip(names, folders.values(), strict=True))
+    return dict(zip(_shorten([Path(one) for one in folders]), folders.values(), strict=True))
+
+
+def _shorten(paths: list[Path]) -> list[str]:
+    """Returns as much of the end of each path as tells all apart: where a model lies is nobody's business."""
+    paths = [path if path.name else path.resolve() for path in paths]
+    names: list[str] = []
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def refuse_twins(digests: dict[str, str]) -> None:

@@ -123,7 +123,9 @@ class Report:
     people: People  # how people do by the same measures
     examples: int  # worst and best images that are shown of each model
     trained: bool  # whether there is a training split beside the one that is looked at
-    options: Mapping[str, str]  # of the command: option -> what was given, files and folders by their names alone
+    options: Mapping[
+        str, str
+    ]  # of the command: option -> what was given, files and folders by their names alone
     made: datetime  # in UTC
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
@@ -146,7 +146,7 @@ def judge_models(
         ),
         trained=training is not None,
         options=dict(options or {}),
-        made=datetime.now(timezone.utc),
+        made=datetime.now(UTC),
         examples=examples,
     )
 

@@ -100,12 +100,14 @@ def _list_sections(report: Report) -> Iterator[tuple[str, str, Markup]]:
 def _draw_foot(report: Report) -> Markup:
     """Returns where the report comes from."""
     models = enumerate_words([model.label for model in report.models])
-    options = [element("li", element("code", f"{key} {value}".rstrip())) for key, value in report.options.items()]
+    options = [
+        element("li", element("code", f"{key} {value}".rstrip())) for key, value in report.options.items()
+    ]
     return join(
         element(
             "p",
-            f"Written by Showtell {__version__} on {report.made:%Y-%m-%d} (UTC), of {models} on {report.dataset}, split "
-            f"{report.split}. The same numbers are in report.json.",
+            f"Written by Showtell {__version__} on {report.made:%Y-%m-%d} (UTC), of {models} on {report.dataset}, "
+            f"split {report.split}. The same numbers are in report.json.",
             class_="soft",
         ),
         element("details", element("summary", "Options of the command"), element("ul", options))
