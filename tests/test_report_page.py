@@ -109,18 +109,18 @@ def test_images_are_filtered_by_findings_and_sorted(page: Page, report: Report) 
         "told => document.getElementById('shown').textContent === told",
         f"{told}, lowest CIDEr first (compact)",
     )
-    order = page.locator(".card h3").all_inner_texts()
+    order = page.locator(".card h3").all_text_contents()
     assert order == report.models[0].rank()
     page.select_option("#order", "best|0")
     page.select_option("#kind", "")
-    assert page.locator(".card h3").first.inner_text() == report.models[0].rank()[-1]
+    assert page.locator(".card h3").first.text_content() == report.models[0].rank()[-1]
     assert count_shown(page) == 6
     page.select_option("#order", "")
     until(page, f"{SHOWN} === '6 images'")
-    assert page.locator(".card h3").all_inner_texts() == [image.id for image in report.images]
+    assert page.locator(".card h3").all_text_contents() == [image.id for image in report.images]
     [comparison] = report.comparisons
     page.select_option("#order", "loss|1|0")
-    assert page.locator(".card h3").first.inner_text() == comparison.rank()[0]
+    assert page.locator(".card h3").first.text_content() == comparison.rank()[0]
 
 
 def test_a_link_leads_to_an_image_that_is_filtered_away(page: Page, report: Report) -> None:
