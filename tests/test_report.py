@@ -233,7 +233,7 @@ def test_the_summary_says_it_in_words(report: Report) -> None:
         having = sum(bool(found) for found in model.mistakes.values())
         assert f"Of 6 captions, {having} have a probable mistake" in told
         assert f"{model.label}: CIDEr {100 * model.evaluation.scores['CIDEr']:.1f} [" in told
-    assert f"– people {percent(report.people.mistakes['missing'], 1)}" in told
+    assert f"(people {percent(report.people.mistakes['missing'], 1)})" in told
     assert "Its confidence in a caption is off by" in told
     assert "It does not say how sure it is." in told
     assert "CIDEr of tiny minus that of compact is -" in told

@@ -82,14 +82,14 @@ def _explain_people(report: Report) -> Markup:
             class_="soft",
         )
     compared = [(model.label, compare_with_people(report, model.evaluation)) for model in report.models]
-    models = "; ".join(f"that of {label} is {words}" for label, words in compared if words)
+    models = "; ".join(f"{RANKED_BY} of {label} is {words}" for label, words in compared if words)
     some = "" if people.images == len(report.images) else f" ({people.images:,} images have two references)"
     return element(
         "p",
         f"“People” is one reference of each image{some}, drawn by chance and judged by the others, as if a "
         "model had written it. They are judged by one reference fewer than the models, so their scores stand a little "
         "lower than they would beside the models'.",
-        f" Of {RANKED_BY}, {models}." if models else None,
+        f" {models}." if models else None,
         f" To reach more {RANKED_BY} than people is not to write better: it rewards words that most people would "
         "choose.",
     )

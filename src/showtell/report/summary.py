@@ -73,7 +73,7 @@ def _count_mistakes(model: Judged, report: Report) -> str:
     having = sum(bool(found) for found in model.mistakes.values())
     people = report.people
     share = f"{percent(having / captions)}{_beside(people.mistaken)}"
-    told = f"Of {captions:,} captions, {having:,} have a probable mistake ({share})"
+    told = f"Of {captions:,} captions, {having:,} have a probable mistake, {share}"
     counts = {kind: count for kind, count in model.count_mistakes().items() if count}
     frequent = sorted(counts, key=lambda kind: -counts[kind])[:_FREQUENT]
     named = [
@@ -85,7 +85,7 @@ def _count_mistakes(model: Judged, report: Report) -> str:
 
 
 def _beside(share: float | None, digits: int = 0) -> str:
-    return "" if share is None else f" – people {percent(share, digits)}"
+    return "" if share is None else f" (people {percent(share, digits)})"
 
 
 def _calibrated(model: Judged) -> str:
