@@ -14,17 +14,23 @@ from typing import Any
 import pytest
 
 from reported import SAID, photographed, spoil, write_captions
+from showtell import __version__
 from showtell.captioner import Captioner
 from showtell.cli.main import main
+from showtell.cli.report import name_models
 from showtell.data.records import CaptionedImage
 from showtell.errors import DataError, SplitError, UsageError
 from showtell.files import open_atomically
+from showtell.metrics import CorpusIdf, score
 from showtell.outputs.sheet import shrink_to_webp
 from showtell.report import KINDS, Nouns, Report, find_mistakes, judge, judge_models
 from showtell.report.files import check_folder, write_report
 from showtell.report.markup import element, join, percent
 from showtell.report.mistakes import SEVERAL, count_things
 from showtell.report.page import write_page
+from showtell.report.people import People, judge_people
+from showtell.report.scores import compare_with_people, show_scores
+from showtell.report.summary import describe_p, show_summary
 from showtell.report.usage import measure_usage
 from showtell.text import Vocabulary, tokenize
 
@@ -152,6 +158,96 @@ def test_usage_knows_captions_of_the_training_data() -> None:
     assert [(one.caption, one.in_training) for one in unknown.favourites] == [("a dog", 0)]
 
 
+# people
+
+
+def test_people_are_judged_by_the_others_of_the_same_picture(nouns: Nouns) -> None:
+    references = {
+        "agreed": ["a dog in the grass"] * 3,
+        "unlike": ["a man on the beach", "two women with shirts"],
+        "alone": ["the ball is red"],
+    }
+    people = judge_people(references, nouns, metrics=("Bleu", "CIDEr"))
+    assert people.images == 2
+    # The first picture's caption is that of the others, word for word; the second's shares no word with the other.
+    idf = CorpusIdf.from_references(references)
+    twins = {"agreed": references["agreed"][1:], "unlike": references["unlike"][:1]}
+    said = {"agreed": references["agreed"][0], "unlike": references["unlike"][1]}
+    assert people.scores == score(twins, said, metrics=("Bleu", "CIDEr"), corpus_idf=idf).corpus
+    assert people.scores["CIDEr"] == pytest.approx(5)
+    assert judge_people({"alone": ["a ball"]}, nouns, metrics=("CIDEr",)) == People()
+
+
+@pytest.mark.parametrize(
+    ("ours", "words"),
+    [
+        (0.001, "next to nothing of what"),
+        (0.1, "about one tenth of what"),
+        (0.5, "about half of what"),
+        (0.7, "about seven tenths of what"),
+        (0.95, "about nine tenths of what"),
+        (1.0, "about what"),
+        (1.2, "more than what"),
+    ],
+)
+def test_a_model_stands_beside_people_in_words(ours: float, words: str, report: Report) -> None:
+    changed = replace(report, people=replace(report.people, scores={"CIDEr": 1.0}))
+    evaluation = replace(report.models[0].evaluation, scores={"CIDEr": ours})
+    assert compare_with_people(changed, evaluation) == f"{words} people reach among themselves"
+    assert compare_with_people(replace(report, people=People()), evaluation) is None
+
+
+def test_the_scores_say_what_people_reach(report: Report) -> None:
+    text = "".join(read(show_scores(report)).texts)
+    assert f"{100 * report.people.scores['CIDEr']:.1f}" in text
+    assert "by one reference fewer than the models" in text
+    assert "Nobody looked for copies" in text
+    assert "could not be looked for" in "".join(read(show_scores(replace(report, trained=False))).texts)
+    unknown = "".join(read(show_scores(replace(report, people=People()))).texts)
+    assert "no image has two references" in unknown
+    assert "by one reference fewer" not in unknown
+
+
+# in words
+
+
+@pytest.mark.parametrize(
+    ("p_value", "resamples", "told"),
+    [
+        (2 / 1001, 1000, "at most 0.002"),
+        (4 / 1001, 1000, "0.004"),
+        (2 / 51, 50, "at most 0.040"),
+        (2 / 100_001, 100_000, "at most 0.00002"),
+        (1.0, 1, "at most 1.000"),
+        (1.0, 1000, "1.000"),
+    ],
+)
+def test_a_p_that_is_the_least_possible_is_at_most_that(p_value: float, resamples: int, told: str) -> None:
+    assert describe_p(p_value, resamples) == told
+
+
+def test_the_summary_says_it_in_words(report: Report) -> None:
+    told = "".join(read(show_summary(report)).texts)
+    assert "6 images; captions by compact and tiny." in told
+    for model in report.models:
+        having = sum(bool(found) for found in model.mistakes.values())
+        assert f"Of 6 captions, {having} have a probable mistake" in told
+        assert f"{model.label}: CIDEr {100 * model.evaluation.scores['CIDEr']:.1f} [" in told
+    assert f"(people {percent(report.people.mistakes['missing'], 1)})" in told
+    assert "Its confidence in a caption is off by" in told
+    assert "It does not say how sure it is." in told
+    assert "CIDEr of tiny minus that of compact is -" in told
+    alone = replace(report, models=report.models[:1], comparisons=(), people=People())
+    assert "people 0" not in "".join(read(show_summary(alone)).texts)
+
+
+def test_no_text_of_the_page_is_raw(report: Report) -> None:
+    page = read(write_page(report))
+    script = page.texts.index(next(text for text in page.texts if "use strict" in text))
+    assert not any("`" in text for place, text in enumerate(page.texts) if place != script)
+    assert "showtell calibrate" in page.texts
+
+
 # what it holds
 
 
@@ -187,7 +283,7 @@ def test_every_side_is_looked_at(report: Report) -> None:
     words = [word.word for word in compact.explained[compact.rank()[0]].words]
     assert words == compact.evaluation.captions[compact.rank()[0]][0].words
     assert compact.usage.copied == 0
-    assert report.people.keys() == KINDS.keys()
+    assert report.people.mistakes.keys() == KINDS.keys()
     written = report.to_dict()
     assert written["models"][0]["mistakes"]["images"].keys() == KINDS.keys()
     json.dumps(written, allow_nan=False)
@@ -347,6 +443,7 @@ def test_the_command_writes_both_files(
 ) -> None:
     data = write_captions(tmp_path, photographs)
     words = ["report", exported_model, "--data", str(data), "--split", "dev", "--examples", "1"]
+    words += ["--no-double-words", "--no-overlap"]
     assert main([*words, "--output", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr()
     assert printed.out == f"{tmp_path / 'out' / 'report.html'}\n"
@@ -355,6 +452,29 @@ def test_the_command_writes_both_files(
     assert numbers["images"] == 6
     assert numbers["models"][0]["model"] == Path(exported_model).name
     assert numbers["comparisons"] == []
+    assert numbers["options"] == {
+        "--data": "captions.csv",
+        "--split": "dev",
+        "--examples": "1",
+        "--no-double-words": "",
+        "--no-overlap": "",
+    }
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert str(tmp_path) not in page
+    foot = "".join(read(page[page.index("<footer>") : page.index("</footer>")]).texts)
+    assert f"Written by Showtell {__version__} on {numbers['made'][:10]} (UTC)" in foot
+    assert f"of {Path(exported_model).name} on captions" in foot
+    assert "--no-double-words" in foot
+
+
+def test_models_of_one_name_are_told_apart_by_as_little_as_possible(
+    exported_model: str, tmp_path: Path
+) -> None:
+    copies = [tmp_path / folder / "deep" / "mine" for folder in ("one", "two")]
+    for copy in copies:
+        shutil.copytree(exported_model, copy)
+    assert list(name_models([*copies])) == ["one/deep/mine", "two/deep/mine"]
+    assert list(name_models([copies[0]])) == ["mine"]
 
 
 @pytest.mark.parametrize(

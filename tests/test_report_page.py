@@ -70,7 +70,9 @@ def test_nothing_is_wrong_with_the_page_in_any_view(page: Page) -> None:
     check(page, "report-open")
 
 
-@pytest.mark.parametrize("part", ["scores", "comparison", "distributions", "examples", "mistakes", "images"])
+@pytest.mark.parametrize(
+    "part", ["summary", "scores", "comparison", "distributions", "examples", "mistakes", "images"]
+)
 def test_every_part_is_one_link_away(part: str, page: Page) -> None:
     tab_to(page, f"nav a[href='#{part}']")
     page.keyboard.press("Enter")
@@ -101,17 +103,24 @@ def test_images_are_filtered_by_findings_and_sorted(page: Page, report: Report) 
     page.keyboard.press("Enter")
     until(page, "document.activeElement.id === 'kind'")
     assert count_shown(page) == having
-    order = page.locator(".card h3").all_inner_texts()
+    told = f"{having} of 6 images" if having < 6 else "6 images"
+    until(
+        page,
+        "told => document.getElementById('shown').textContent === told",
+        f"{told}, lowest CIDEr first (compact)",
+    )
+    order = page.locator(".card h3").all_text_contents()
     assert order == report.models[0].rank()
     page.select_option("#order", "best|0")
     page.select_option("#kind", "")
-    assert page.locator(".card h3").first.inner_text() == report.models[0].rank()[-1]
+    assert page.locator(".card h3").first.text_content() == report.models[0].rank()[-1]
     assert count_shown(page) == 6
     page.select_option("#order", "")
-    assert page.locator(".card h3").all_inner_texts() == [image.id for image in report.images]
+    until(page, f"{SHOWN} === '6 images'")
+    assert page.locator(".card h3").all_text_contents() == [image.id for image in report.images]
     [comparison] = report.comparisons
     page.select_option("#order", "loss|1|0")
-    assert page.locator(".card h3").first.inner_text() == comparison.rank()[0]
+    assert page.locator(".card h3").first.text_content() == comparison.rank()[0]
 
 
 def test_a_link_leads_to_an_image_that_is_filtered_away(page: Page, report: Report) -> None:

@@ -13,6 +13,8 @@ from showtell.cli.progress import show_progress
 from showtell.cli.scoring_options import add_scoring_options, describe, find_copies, read_scoring_data
 from showtell.errors import UsageError
 
+_NO_OPTIONS = frozenset({"model", "output", "debug", "run", "parser"})  # of what argparse finds
+
 
 def add_parser(commands: Commands) -> None:
     """Adds the command."""
@@ -52,7 +54,7 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         type=integer(minimum=0),
         default=1500,
-        help="images that are shown with their picture, about 10 kB each (default 1500)",
+        help="images that are shown with their picture, about 7 kB each (default 1500)",
     )
 
 
@@ -84,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
             copies=copies,
             examples=arguments.examples,
             pictures=arguments.pictures,
+            options=list_options(arguments),
             progress=lambda _what, done, total: progress(done, total),
         )
     for judged in report.models:
@@ -93,6 +96,28 @@ def run(arguments: argparse.Namespace) -> int:
         log(f"left out: {one_line(one.id)}: {one_line(one.reason)}")
     print(write_report(report, arguments.output))
     return 1 if report.left_out else 0
+
+
+def list_options(arguments: argparse.Namespace) -> dict[str, str]:
+    """Returns the options that were given -> their values, for readers elsewhere: of files and folders the names alone.
+
+    What is as by default, the models and the folder that is written are not among them.
+    """
+    found = {}
+    for name, value in sorted(vars(arguments).items()):
+        if name in _NO_OPTIONS or value == arguments.parser.get_default(name):
+            continue
+        word = name.replace("_", "-")
+        if isinstance(value, bool):
+            found[f"--{word}" if value else f"--no-{word}"] = ""
+        else:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            found[f"--{word}"] = ", ".join(str(_name(one)) for one in values)
+    return found
+
+
+def _name(value: object) -> object:
+    return value.resolve().name if isinstance(value, Path) else value
 
 
 def name_models(models: list[str | Path]) -> dict[str, Path]:
@@ -111,9 +136,18 @@ def name_models(models: list[str | Path]) -> dict[str, Path]:
             f"A model is given twice: {' '.join(map(str, models))}. Give each model once; the others are compared with "
             "the first."
         )
-    short = [Path(one).name or one for one in folders]
-    names = short if len(set(short)) == len(short) else list(folders)
-    return dict(zip(names, folders.values(), strict=True))
+    return dict(zip(_shorten([Path(one) for one in folders]), folders.values(), strict=True))
+
+
+def _shorten(paths: list[Path]) -> list[str]:
+    """Returns as much of the end of each path as tells all apart: where a model lies is nobody's business."""
+    paths = [path if path.name else path.resolve() for path in paths]
+    names: list[str] = []
+    for parts in range(1, max(len(path.parts) for path in paths) + 1):
+        names = ["/".join(path.parts[-parts:]) for path in paths]
+        if len(set(names)) == len(names):
+            break
+    return names
 
 
 def refuse_twins(digests: dict[str, str]) -> None:

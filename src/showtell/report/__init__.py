@@ -3,7 +3,10 @@
 judge      from models and a split to what the report holds     contents   what it holds
 mistakes   rules that find probable mistakes                    words      the words that the rules know
 nouns      which words are nouns                                usage      novelty and vocabulary
+people     how people do by the same measures
 page       all of it as one HTML file                           charts     pictures of numbers
+summary    the page's first part, in words                      scores     its second
+sections   the parts behind them                                cards      single images
 markup     HTML whose text cannot break out                     files      the folder
 """
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from showtell.confidence import Reliability, Worth
 from showtell.evaluation import EvaluationReport
 from showtell.metrics import Difference
 from showtell.report.mistakes import KINDS, Mistake
+from showtell.report.people import People
 from showtell.report.usage import Usage
 
 RANKED_BY = "CIDEr"  # what makes a caption a good or a bad one
@@ -118,8 +120,13 @@ class Report:
     left_out: tuple[LeftOut, ...]
     models: tuple[Judged, ...]
     comparisons: tuple[Comparison, ...]
-    people: Mapping[str, float]  # kind of mistake -> share of the references that the same rule finds
+    people: People  # how people do by the same measures
     examples: int  # worst and best images that are shown of each model
+    trained: bool  # whether there is a training split beside the one that is looked at
+    options: Mapping[
+        str, str
+    ]  # of the command: option -> what was given, files and folders by their names alone
+    made: datetime  # in UTC
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-serialisable values; each model's `evaluation` is what `showtell evaluate --output` writes."""
@@ -128,10 +135,12 @@ class Report:
             "showtell": __version__,
             "dataset": self.dataset,
             "split": self.split,
+            "options": dict(self.options),
+            "made": self.made.isoformat(timespec="seconds"),
             "images": len(self.images),
             "left_out": [asdict(one) for one in self.left_out],
             "rules": {key: {"title": kind.title, "rule": kind.rule} for key, kind in KINDS.items()},
-            "people": {"mistakes": dict(self.people)},
+            "people": self.people.to_dict(),
             "models": [_describe(model) for model in self.models],
             "comparisons": [
                 {

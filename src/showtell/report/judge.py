@@ -6,6 +6,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from PIL import Image
@@ -33,8 +34,9 @@ from showtell.report.contents import (
     Report,
     rank_images,
 )
-from showtell.report.mistakes import KINDS, find_mistakes
+from showtell.report.mistakes import find_mistakes
 from showtell.report.nouns import Nouns
+from showtell.report.people import judge_people
 from showtell.report.usage import measure_usage
 from showtell.text import tokenize
 
@@ -58,6 +60,7 @@ def judge_models(
     copies: Mapping[str, Sequence[str]] | None = None,
     examples: int = EXAMPLES,
     pictures: int = PICTURES,
+    options: Mapping[str, str] | None = None,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> Report:
     """Captions a split with each model and looks at the captions from all sides.
@@ -77,6 +80,7 @@ def judge_models(
         copies: image id -> training images that show the same.
         examples: how many of the worst and of the best images of each model are explained.
         pictures: how many images are shown at most; those that are explained come first.
+        options: that the command was given, for the foot of the page.
         progress: told what is done.
 
     Raises:
@@ -137,7 +141,12 @@ def judge_models(
         left_out=tuple(left_out),
         models=tuple(judged),
         comparisons=comparisons,
-        people=_judge_people(references, nouns),
+        people=judge_people(
+            {image.id: image.captions for image in usable}, nouns, metrics=metrics, corpus_idf=corpus_idf
+        ),
+        trained=training is not None,
+        options=dict(options or {}),
+        made=datetime.now(UTC),
         examples=examples,
     )
 
@@ -286,16 +295,3 @@ def _explain(captioner: Captioner, path: Path, caption: Caption) -> Explained:
             for word, chance, unseeing, picture in zip(explanation.words, chances, blind, lit, strict=True)
         ),
     )
-
-
-def _judge_people(references: Mapping[str, Sequence[Sequence[str]]], nouns: Nouns) -> dict[str, float]:
-    """Returns how many of people's own captions each rule finds, each judged by the others of its picture."""
-    counts: Counter[str] = Counter()
-    judged = 0
-    for own in references.values():
-        for place, caption in enumerate(own):
-            others = [*own[:place], *own[place + 1 :]]
-            if others:
-                counts.update({mistake.kind for mistake in find_mistakes(caption, others, nouns)})
-                judged += 1
-    return {kind: counts[kind] / judged for kind in KINDS} if judged else {}

@@ -68,6 +68,11 @@ def percent(share: float, digits: int = 0) -> str:
     return f"{100 * share:.{digits}f}\u00a0%"
 
 
+def short(value: float) -> str:
+    """Returns a number with one decimal at most: 0.000222 is "0", 406.28 "406.3"."""
+    return f"{value:.1f}".removesuffix(".0")
+
+
 def table(caption: str, header: Iterable[Content], rows: Iterable[Iterable[Content]]) -> Markup:
     """Returns a table whose first column heads its rows; where it is too wide, it can be scrolled by keyboard, too."""
     head = element("tr", [element("th", cell, scope="col") for cell in header])

@@ -57,7 +57,8 @@ const update = () => {
     list.append(...cards.toSorted((a, b) => value(a) - value(b) || a.place - b.place).map((one) => one.card));
   }
   const all = `${format(cards.length)} ${cards.length === 1 ? "image" : "images"}`;
-  shown.textContent = count === cards.length ? all : `${format(count)} of ${all}`;
+  const sorted = order.value ? `, ${order.selectedOptions[0].textContent}` : "";
+  shown.textContent = (count === cards.length ? all : `${format(count)} of ${all}`) + sorted;
 };
 
 form.hidden = false;

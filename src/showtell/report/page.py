@@ -16,6 +16,7 @@ from showtell.report.cards import Cards
 from showtell.report.contents import RANKED_BY, Report
 from showtell.report.markup import Markup, element, join
 from showtell.report.mistakes import KINDS
+from showtell.report.scores import show_scores
 from showtell.report.sections import (
     show_comparisons,
     show_confidence,
@@ -23,9 +24,9 @@ from showtell.report.sections import (
     show_examples,
     show_left_out,
     show_mistakes,
-    show_scores,
     show_usage,
 )
+from showtell.report.summary import enumerate_words, show_summary
 
 
 def write_page(report: Report) -> str:
@@ -56,7 +57,6 @@ def write_page(report: Report) -> str:
         element(
             "header",
             element("h1", title),
-            element("p", _introduce(report)),
             element("nav", element("ul", links), aria_label="Parts of the report"),
         ),
         element(
@@ -71,12 +71,7 @@ def write_page(report: Report) -> str:
                 for key, heading, content in sections
             ],
         ),
-        element(
-            "footer",
-            element(
-                "p", f"Written by Showtell {__version__}. The same numbers are in report.json.", class_="soft"
-            ),
-        ),
+        element("footer", _draw_foot(report)),
         element("script", script),
     )
     return f"<!DOCTYPE html>\n{element('html', head, body, lang='en')}\n"
@@ -84,6 +79,7 @@ def write_page(report: Report) -> str:
 
 def _list_sections(report: Report) -> Iterator[tuple[str, str, Markup]]:
     cards = Cards(report)
+    yield "summary", "Summary", show_summary(report)
     yield "scores", "Scores", show_scores(report)
     if report.comparisons:
         yield "comparison", "Comparison", show_comparisons(report, cards)
@@ -101,12 +97,23 @@ def _list_sections(report: Report) -> Iterator[tuple[str, str, Markup]]:
     )
 
 
-def _introduce(report: Report) -> str:
-    labels = [model.label for model in report.models]
-    models = labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
-    left_out = f", {len(report.left_out):,} left out" if report.left_out else ""
-    count = len(report.images)
-    return f"{count:,} {'image' if count == 1 else 'images'}{left_out}; captions by {models}."
+def _draw_foot(report: Report) -> Markup:
+    """Returns where the report comes from."""
+    models = enumerate_words([model.label for model in report.models])
+    options = [
+        element("li", element("code", f"{key} {value}".rstrip())) for key, value in report.options.items()
+    ]
+    return join(
+        element(
+            "p",
+            f"Written by Showtell {__version__} on {report.made:%Y-%m-%d} (UTC), of {models} on {report.dataset}, "
+            f"split {report.split}. The same numbers are in report.json.",
+            class_="soft",
+        ),
+        element("details", element("summary", "Options of the command"), element("ul", options))
+        if options
+        else None,
+    )
 
 
 def _draw_filter(report: Report) -> Markup:
@@ -133,7 +140,7 @@ def _draw_filter(report: Report) -> Markup:
         "form",
         element("label", "Find words ", element("input", type="search", id="words", autocomplete="off")),
         element("label", "Findings ", _choose("kind", kinds)),
-        element("label", "of ", _choose("model", models)) if len(labels) > 1 else None,
+        element("label", "Findings in captions of ", _choose("model", models)) if len(labels) > 1 else None,
         element("label", "Order ", _choose("order", orders)),
         element("button", "Show all", type="reset"),
         element("p", "", id="shown", role="status"),

@@ -1,4 +1,4 @@
-"""The parts of the page that speak of all images together."""
+"""The parts of the page that speak of all images together, behind the scores."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from showtell.confidence import Reliability
-from showtell.evaluation import EvaluationReport
 from showtell.outputs.names import readable
 from showtell.report.cards import Cards
-from showtell.report.charts import Axis, Histogram, draw_histogram, draw_interval, draw_reliability
+from showtell.report.charts import Axis, Histogram, draw_histogram, draw_reliability
 from showtell.report.contents import RANKED_BY, Comparison, Judged, Report
-from showtell.report.markup import Content, Markup, element, join, percent, table
+from showtell.report.markup import Content, Markup, element, join, percent, short, table
 from showtell.report.mistakes import KINDS
+from showtell.report.summary import describe_p
 from showtell.report.usage import Preference, Usage
 from showtell.text import tokenize
 
@@ -30,48 +30,6 @@ _RULES = (
 )
 
 
-def show_scores(report: Report) -> Markup:
-    """Returns scores with intervals, and the plain facts of each model."""
-    keys = list(report.models[0].evaluation.scores)
-    tops = {key: max(_reach(model.evaluation, key) for model in report.models) for key in keys}
-    rows = [[key, *(_score(model.evaluation, key, tops[key]) for model in report.models)] for key in keys]
-    resamples = report.models[0].evaluation.resamples
-    caption = "Scores, times 100" + (", with 95 % intervals" if resamples else "")
-    facts = [
-        ["Images", *(f"{len(model.evaluation.captions):,}" for model in report.models)],
-        ["Search", *(_search(model.evaluation) for model in report.models)],
-        [
-            "Words of the references that it knows",
-            *(percent(model.evaluation.coverage, 1) for model in report.models),
-        ],
-        ["Digest", *(element("code", model.evaluation.bundle_digest[:12]) for model in report.models)],
-    ]
-    shared = report.models[0].evaluation.overlap
-    if shared is not None:
-        facts.insert(1, ["Images that training has, too", *[f"{len(shared.copies):,}"] * len(report.models)])
-        if shared.copies and shared.scores:
-            without = [
-                f"{100 * model.evaluation.overlap.scores[RANKED_BY]:.1f}" if model.evaluation.overlap else ""
-                for model in report.models
-            ]
-            facts.insert(2, [f"{RANKED_BY} without them", *without])
-    labels = [model.label for model in report.models]
-    notes = dict.fromkeys(note for model in report.models for note in model.evaluation.notes)
-    return join(
-        table(caption, ["Metric", *labels], rows),
-        element(
-            "p",
-            "An interval says where the score would lie with other images of this kind; it is a bootstrap over images "
-            f"({resamples:,} resamples). What another training run would change is not in it.",
-            class_="soft",
-        )
-        if resamples
-        else None,
-        [element("p", note, class_="note") for note in notes],
-        table("The models", ["Fact", *labels], facts),
-    )
-
-
 def show_comparisons(report: Report, cards: Cards) -> Markup:
     """Returns each other model against the first, on the same images."""
     models = {model.label: model for model in report.models}
@@ -84,7 +42,7 @@ def show_comparisons(report: Report, cards: Cards) -> Markup:
         worse = [identifier for identifier in ranked if one.gains[identifier] < 0][: report.examples]
         parts += [
             element("h3", f"{one.label} against {one.against}"),
-            _differences(one) if one.differences else None,
+            _differences(one, report.models[0].evaluation.resamples) if one.differences else None,
             element(
                 "p",
                 f"By {RANKED_BY}, {one.label} is better on {above:,} images, worse on {below:,}, and equal on "
@@ -144,7 +102,11 @@ def show_distributions(report: Report) -> Markup:
         if not sure:
             parts.append(
                 element(
-                    "p", f"{model.label} does not say how sure it is (showtell calibrate).", class_="soft"
+                    "p",
+                    f"{model.label} does not say how sure it is (",
+                    element("code", "showtell calibrate"),
+                    ").",
+                    class_="soft",
                 )
             )
     return join(parts)
@@ -190,7 +152,7 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
                 )
                 for number, (model, count) in enumerate(zip(report.models, counts))
             ),
-            percent(report.people[key], 1) if key in report.people else "–",
+            percent(report.people.mistakes[key], 1) if key in report.people.mistakes else "–",
         ]
         for key, kind in KINDS.items()
     ]
@@ -255,9 +217,9 @@ def show_confidence(report: Report) -> Markup:
             "A word is supported if somebody who described the picture used it, too. In each chart, captions or words "
             "are sorted by what was predicted and parted into ten groups of one size; on the "
             "straight line, predictions "
-            "would be true. On a split that the confidence was fitted on (showtell calibrate), it "
-            "looks a little better "
-            "than it is.",
+            "would be true. On a split that the confidence was fitted on (",
+            element("code", "showtell calibrate"),
+            "), it looks a little better than it is.",
             class_="soft",
         )
     ]
@@ -281,7 +243,9 @@ def show_confidence(report: Report) -> Markup:
             if model.worth is not None
             else element(
                 "p",
-                "This model does not say how sure it is; `showtell calibrate` teaches it.",
+                "This model does not say how sure it is; ",
+                element("code", "showtell calibrate"),
+                " teaches it.",
                 class_="soft",
             ),
         ]
@@ -304,14 +268,14 @@ def show_left_out(report: Report) -> Markup:
     return table(f"{len(rows):,} images are not in the scores", ["Image", "Why"], rows)
 
 
-def _differences(one: Comparison) -> Markup:
+def _differences(one: Comparison, resamples: int) -> Markup:
     rows = [
         [
             key,
             f"{100 * value.value:+.1f}",
             f"{100 * value.interval.low:+.1f} to {100 * value.interval.high:+.1f}",
             percent(value.better, 1),
-            f"{value.p_value:.3f}",
+            describe_p(value.p_value, resamples),
         ]
         for key, value in one.differences.items()
     ]
@@ -324,7 +288,7 @@ def _spread(
 ) -> Markup:
     least, middle, most = (times * float(value) for value in np.quantile(values, [0, 0.5, 1]))
     mean = times * sum(values) / len(values)
-    told = f"Mean {mean:.1f}, median {middle:.3g}, from {least:.3g} to {most:.3g}."
+    told = f"Mean {short(mean)}, median {short(middle)}, from {short(least)} to {short(most)}."
     chart = draw_histogram(Histogram.count(values, axis.edges), axis, f"{title}. {told}", behind=behind)
     return element("figure", element("figcaption", element("b", title), f" {told}"), chart)
 
@@ -371,31 +335,6 @@ def _usage_tables(label: str, usage: Usage) -> list[Markup]:
 def _preferences(title: str, words: Sequence[Preference]) -> Markup:
     rows = [[one.word, percent(one.said, 1), percent(one.people, 1)] for one in words]
     return table(title, ["Word", "Captions", "References"], rows)
-
-
-def _score(evaluation: EvaluationReport, key: str, top: float) -> Markup:
-    value = evaluation.scores[key]
-    interval = evaluation.intervals.get(key)
-    if interval is None:
-        return element("b", f"{100 * value:.1f}")
-    return join(
-        element("b", f"{100 * value:.1f}"),
-        f" [{100 * interval.low:.1f}, {100 * interval.high:.1f}] ",
-        draw_interval(value, interval.low, interval.high, top),
-    )
-
-
-def _reach(evaluation: EvaluationReport, key: str) -> float:
-    interval = evaluation.intervals.get(key)
-    return max(evaluation.scores[key], interval.high if interval else 0.0, 1e-9)
-
-
-def _search(evaluation: EvaluationReport) -> str:
-    settings = evaluation.settings
-    parts = [f"beam of {settings.beam}" if settings.method == "beam" else settings.method]
-    if settings.consensus:
-        parts.append(f"consensus {settings.consensus:g}")
-    return ", ".join(parts)
 
 
 def _show_button(kind: str, model: int, label: str, count: int) -> Markup:

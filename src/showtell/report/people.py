@@ -1,0 +1,74 @@
+"""What people reach by the same measures, each judged by the others of the same picture."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from showtell.metrics import CorpusIdf, score
+from showtell.report.mistakes import KINDS, find_mistakes
+from showtell.report.nouns import Nouns
+from showtell.text import tokenize
+
+_SEED = 0  # of the draw of one caption of each picture
+
+
+@dataclass(frozen=True)
+class People:
+    """How people do where models are judged; nothing is known of them where no image has two references."""
+
+    images: int = 0  # those with two references or more
+    scores: Mapping[str, float] = field(default_factory=dict)  # coco-caption's keys, of one caption an image
+    mistakes: Mapping[str, float] = field(default_factory=dict)  # kind -> share of the references with one
+    mistaken: float | None = None  # share of the references with a mistake of any kind
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns JSON-serialisable values."""
+        return asdict(self)
+
+
+def judge_people(
+    references: Mapping[str, Sequence[str]],
+    nouns: Nouns,
+    *,
+    metrics: Sequence[str],
+    corpus_idf: CorpusIdf | None = None,
+) -> People:
+    """Judges people's own captions as those of models are judged, each by the others of its picture.
+
+    The rules look at every caption. The metrics look at one of each picture, drawn with a fixed seed: people differ in
+    how they write, and data sets may list one writer first.
+
+    Args:
+        references: image id -> captions.
+        nouns: that the rules tell from other words.
+        metrics: as for `showtell.metrics.score`.
+        corpus_idf: document frequencies for CIDEr; by default those of all references, as for models.
+    """
+    several = {identifier: list(own) for identifier, own in references.items() if len(own) > 1}
+    if not several:
+        return People()
+    counts: Counter[str] = Counter()
+    judged = mistaken = 0
+    for own in several.values():
+        words = [tokenize(text) for text in own]
+        for place, caption in enumerate(words):
+            found = find_mistakes(caption, [*words[:place], *words[place + 1 :]], nouns)
+            counts.update({mistake.kind for mistake in found})
+            mistaken += bool(found)
+            judged += 1
+    generator = np.random.default_rng(_SEED)
+    drawn = {identifier: own.pop(generator.integers(len(own))) for identifier, own in several.items()}
+    scores = score(
+        several, drawn, metrics=metrics, corpus_idf=corpus_idf or CorpusIdf.from_references(references)
+    )
+    return People(
+        images=len(several),
+        scores=scores.corpus,
+        mistakes={kind: counts[kind] / judged for kind in KINDS},
+        mistaken=mistaken / judged,
+    )
