@@ -90,7 +90,7 @@ def test_the_commands_for_training_work_in_their_order(
     assert len(given) >= 5
     for words in given:
         assert run([sys.executable, "-m", "showtell", *words[1:]], trained, clean_environment).strip()
-    assert any((trained / "attention").iterdir())
+    assert any((trained / "why").iterdir())
     assert (trained / "runs" / "shapes" / "best.json").is_file()
 
 
