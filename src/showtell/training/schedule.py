@@ -37,12 +37,17 @@ class Schedule:
         self._rehearsed = sorted(image for image in images if new is not None and image >= new)
         self._share = count_rehearsed(self._training, new or 0)
         self.epochs = self._training.epochs + self._self_critical.epochs
-        self.taught_steps = sum(
-            count_steps(len(self.plan(epoch)), self._training.accumulate)
-            for epoch in range(self._training.epochs)
-        )
+        self.taught_steps = self._count_taught_steps()
         reinforced = len(self.plan(self._training.epochs)) if self._self_critical.epochs else 0
         self._reinforced_steps = reinforced * self._self_critical.epochs
+
+    def _count_taught_steps(self) -> int:
+        def count(epoch: int) -> int:
+            return count_steps(len(self.plan(epoch)), self._training.accumulate)
+
+        if self._rehearsed:  # other captions in each epoch, so maybe other batches
+            return sum(map(count, range(self._training.epochs)))
+        return count(0) * self._training.epochs
 
     def batches_per_step(self, epoch: int) -> int:
         """Returns how many batches one step of the optimiser takes in an epoch."""
