@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,13 @@ class Failed:
     """Why a task was given up; others were not."""
 
     reason: str
+
+
+def prepare_worker() -> None:
+    """Sets what every worker needs before it opens its model."""
+    refuse_telemetry()
+    # Of damaged tags in images that can be read all the same.
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def name_place() -> str:

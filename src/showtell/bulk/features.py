@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import platform
-import warnings
 from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from showtell.bulk.engine import Failed, Resources, name_place, open_pool
+from showtell.bulk.engine import Failed, Resources, name_place, open_pool, prepare_worker
 from showtell.encoders import Encoder
 from showtell.encoders.batches import Batch, Wanted, compute_batches, read_picture
 from showtell.encoders.elsewhere import EncoderRecord
 from showtell.errors import CacheError, EncoderError, ImageError
-from showtell.telemetry import refuse_telemetry
 
 
 @dataclass(frozen=True)
@@ -40,9 +38,7 @@ class EncodeWorker:
     """
 
     def __init__(self, job: EncodeJob) -> None:
-        refuse_telemetry()
-        # Of damaged tags in images that can be read all the same.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        prepare_worker()
         self._job = job
         try:
             self._encoder = job.encoder.build(threads=job.threads)

@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import platform
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from showtell.bulk.engine import name_place
+from showtell.bulk.engine import name_place, prepare_worker
 from showtell.bulk.places import Store, open_store
 from showtell.bulk.plan import Shard
 from showtell.bulk.reading import read_items
@@ -21,7 +20,6 @@ from showtell.decoding import DecodingSettings
 from showtell.errors import BundleError
 from showtell.intake import Item
 from showtell.outputs import Record
-from showtell.telemetry import refuse_telemetry
 
 _OFTEN = 0.5  # seconds between two words of a worker on how far it is
 
@@ -69,9 +67,7 @@ class CaptionWorker:
     """
 
     def __init__(self, job: Job) -> None:
-        refuse_telemetry()
-        # Of damaged tags in images that can be read all the same.
-        warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+        prepare_worker()
         self._job = job
         self._store = open_store(job.output)
         self._captioner = job.load()
