@@ -1,14 +1,18 @@
 """`showtell bulk` against `showtell caption` on one folder, as processes: images a second, and memory for few and many.
 
 The folder has as many names as asked for, of a few hundred photographs. Everything counts, the start of Ray and of the
-captioners too. Its line is also what `python -m benchmarks fleet --measured` reads: there the start is no part of the
-rate, which is that of the shards behind the first ones.
+captioners too. Its line is also what `python -m benchmarks fleet --measured` reads: its rate is that of a job on a Ray
+that runs already, as on a cluster, where workers do not keep to processors, and of the shards behind the first ones.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
+import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -30,12 +34,20 @@ from showtell.bulk.places import open_store
 from showtell.bulk.plan import Picture, Shard, cut_shards
 from showtell.bulk.results import Finished, Results, commit_shard
 
+# For a Ray that is started here on this machine's own address; one that bulk starts has a secret all the same.
+_WITHOUT_SECRET = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measures, and prints one JSON line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks bulk", description=__doc__)
     parser.add_argument("--images", type=int, default=20_000)
-    parser.add_argument("--few", type=int, default=2_000, help="images that memory is compared for")
+    parser.add_argument(
+        "--few",
+        type=int,
+        default=4_000,
+        help="images that memory is compared for: two shards for each worker",
+    )
     parser.add_argument("--photographs", type=int, default=256, help="different ones")
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--height", type=int, default=480)
@@ -70,9 +82,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             for images, count in ((few, arguments.few), (many, arguments.images))
         }
+        fleets = _repeat(paths, folder / "fleet", 3 * workers * arguments.shard_size)
+        with _running_ray(workers) as address:
+            _measure(
+                *(
+                    "bulk",
+                    str(fleets),
+                    *model,
+                    "--output",
+                    str(folder / "out-fleet"),
+                    "--ray-address",
+                    address,
+                ),
+                *("--shard-size", str(arguments.shard_size), "--workers", str(workers)),
+            )
         bulk = found[arguments.images]
         fleet = {
-            "rate": measure_rate(folder / f"out-{arguments.images}", workers) / workers,
+            "rate": measure_rate(folder / "out-fleet", workers) / workers,
             "bytes_per_image": statistics.fmean(path.stat().st_size for path in paths),
             "shard_size": arguments.shard_size,
             **measure_planning(folder / "planning", many, arguments.images, arguments.shard_size),
@@ -116,11 +142,50 @@ def _repeat(paths: Sequence[Path], folder: Path, count: int) -> Path:
     return folder
 
 
+@contextlib.contextmanager
+def _running_ray(cpus: int) -> Iterator[str]:
+    """Starts Ray as `ray start` does, with so many processors; gives its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: sockets lie in it
+    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--head", f"--port={port}"]
+    process = psutil.Popen(
+        [*command, f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
+        env=_WITHOUT_SECRET,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    family: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            with contextlib.suppress(OSError):
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                time.sleep(5)  # until its node has joined
+                break
+            time.sleep(0.5)
+        else:
+            raise SystemExit("benchmarks: ray start failed")
+        yield f"127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(psutil.Error):
+            family = process.children(recursive=True)
+            process.terminate()
+            process.wait(30)
+        for one in (*family, process):
+            with contextlib.suppress(psutil.Error):
+                one.kill()
+        process.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _measure(*words: str) -> dict[str, Any]:
     """Runs a command; returns its seconds, and the most memory that it and its children had together."""
     note(f"showtell {words[0]} {words[1]}")
     began = time.perf_counter()
-    process = psutil.Popen([sys.executable, "-m", "showtell", *words], stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "showtell", *words]
+    process = psutil.Popen(command, env=_WITHOUT_SECRET, stderr=subprocess.DEVNULL)
     peak = 0
     while process.poll() is None:
         peak = max(peak, _memory_of(process))

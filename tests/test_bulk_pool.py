@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -95,6 +98,48 @@ def test_workers_that_always_die_at_birth_end_the_run(pool: Any) -> None:
         UsageError, match=r"3 workers in a row died before they could work: .* fewer --workers"
     ):
         list(pool(Worker).run([1]))
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two processors"
+)
+def test_workers_keep_to_processors_that_no_other_has() -> None:
+    code = """
+import os, sys
+from showtell.bulk.engine import prepare_worker
+prepare_worker(int(sys.argv[1]))
+print(*sorted(os.sched_getaffinity(0)), flush=True)
+sys.stdin.readline()
+"""
+    everything = os.sched_getaffinity(0)
+
+    def begin(count: int) -> tuple[subprocess.Popen[str], set[int]]:
+        command = [sys.executable, "-c", code, str(count)]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        return process, set(map(int, process.stdout.readline().split()))
+
+    running = []
+    try:
+        running.append(begin(0))
+        assert running[0][1] == everything
+        deadline = time.monotonic() + 60
+        while True:  # workers of another test may hold all
+            running.append(begin(1))
+            held = running[-1][1]
+            if len(held) == 1:
+                break
+            assert held == everything
+            assert time.monotonic() < deadline
+            time.sleep(1)
+        running.append(begin(1))
+        assert running[-1][1] == everything or (len(running[-1][1]) == 1 and not running[-1][1] & held)
+        running.append(begin(len(everything)))  # more than are left: any will do
+        assert running[-1][1] == everything
+    finally:
+        for process, _ in running:
+            process.kill()
+            process.communicate()
 
 
 def test_another_model_on_a_machine_is_told_by_its_digest(exported_model: str) -> None:

@@ -32,13 +32,14 @@ class EncodeWorker:
 
     Args:
         job: what to do.
+        keep_to: as for `prepare_worker`.
 
     Raises:
         EncoderError: this machine cannot build the same encoder.
     """
 
-    def __init__(self, job: EncodeJob) -> None:
-        prepare_worker()
+    def __init__(self, job: EncodeJob, keep_to: int) -> None:
+        prepare_worker(keep_to)
         self._job = job
         try:
             self._encoder = job.encoder.build(threads=job.threads)

@@ -64,10 +64,11 @@ class CaptionWorker:
 
     Args:
         job: what to do.
+        keep_to: as for `prepare_worker`.
     """
 
-    def __init__(self, job: Job) -> None:
-        prepare_worker()
+    def __init__(self, job: Job, keep_to: int) -> None:
+        prepare_worker(keep_to)
         self._job = job
         self._store = open_store(job.output)
         self._captioner = job.load()
