@@ -23,6 +23,7 @@ BENCHMARKS = {
     "fine_tuning": "peak memory and speed of training an encoder: plainly, with less kept, in parts",
     "scale": "how cost grows: 100, 1,000 and 7,000 images (a quarter of an hour)",
     "bulk": "`showtell bulk` on Ray against `showtell caption`: 20,000 images, and memory (ten minutes)",
+    "opening": "the page of `showtell report` for 1,000 images: its size, and how long a browser takes to open it",
     "fleet": "100 million images on 100 machines, calculated from what `bulk` measured",
     "step": "one training step of each decoder, float32 against bf16",
     "agreement": "captions and scores of exported models against torch",
