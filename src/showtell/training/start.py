@@ -185,6 +185,20 @@ def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingCo
     return join_datasets([dataset, draw_images(old_data.split("train"), count, seed=config.seed)])
 
 
+def fingerprint_data(dataset: Dataset, old_data: Dataset | None, config: TrainingConfig) -> dict[str, str]:
+    """Returns the fingerprints of what a run learns, which stay the same where epochs are added to it.
+
+    Args:
+        dataset: the new data.
+        old_data: as for `add_rehearsed`, which takes more of them for more epochs, behind those that it took before.
+        config: `rehearsal` says whether the old data are learnt, too.
+    """
+    fingerprints = {"data": dataset.fingerprint()}
+    if config.rehearsal and old_data is not None:
+        fingerprints["old data"] = old_data.split("train").fingerprint()
+    return fingerprints
+
+
 def check_needs_no_start(recipe: Recipe) -> None:
     """Raises ConfigError where a recipe is of no use without a captioner to start from."""
     if not recipe.training.epochs:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ from showtell.training.sources import (
     open_augmentation,
     prefetch,
 )
-from showtell.training.start import Start, add_rehearsed, check_needs_no_start
+from showtell.training.start import Start, add_rehearsed, check_needs_no_start, fingerprint_data
 from showtell.training.stored_features import check_use, open_views
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.validation import Validation
@@ -101,6 +101,7 @@ def train(
             recipe,
             add_rehearsed(dataset, old_data, recipe.training),
             None if old_data is None else len(dataset.split("train").images),
+            fingerprint_data(dataset, old_data, recipe.training),
             output,
             features,
             include_encoder,
@@ -127,6 +128,7 @@ class _Run:
         recipe: Recipe,
         dataset: Dataset,
         new_images: int | None,
+        data_fingerprints: Mapping[str, str],
         output: Path,
         features: Path | None,
         include_encoder: bool,
@@ -136,6 +138,7 @@ class _Run:
     ) -> None:
         self.recipe, self.dataset, self.watcher, self.processes = recipe, dataset, watcher, processes
         self.config = recipe.training
+        self.data_fingerprints = data_fingerprints
         self.include_encoder = include_encoder or recipe.encoder.weights == FROM
         self.start = start
         self.folder = RunFolder(output)
@@ -180,7 +183,7 @@ class _Run:
 
     def train(self, *, resume: bool, tensorboard: bool, split_seed: int | None) -> TrainingResult:
         fingerprints = {
-            "data": self.dataset.fingerprint(),
+            **self.data_fingerprints,
             "vocabulary": self.vocabulary.fingerprint(),
             "encoder": self.encoder.fingerprint,  # where it is trained: of the weights that it starts from
         }
