@@ -208,9 +208,26 @@ def test_people_are_judged_by_the_others_of_the_same_picture(nouns: Nouns) -> No
 )
 def test_a_model_stands_beside_people_in_words(ours: float, words: str, report: Report) -> None:
     changed = replace(report, people=replace(report.people, scores={"CIDEr": 1.0}))
-    evaluation = replace(report.models[0].evaluation, scores={"CIDEr": ours})
+    per_image = {image.id: {"CIDEr": ours} for image in report.images}
+    evaluation = replace(report.models[0].evaluation, scores={"CIDEr": ours}, per_image=per_image)
     assert compare_with_people(changed, evaluation) == f"{words} people reach among themselves"
     assert compare_with_people(replace(report, people=People()), evaluation) is None
+
+
+def test_a_model_and_people_are_compared_on_the_same_images(report: Report) -> None:
+    shared, *others = report.images
+    alone = [replace(image, references=image.references[:1]) for image in others]
+    mixed = replace(
+        report, images=(shared, *alone), people=replace(report.people, images=1, scores={"CIDEr": 1.0})
+    )
+    per_image = {image.id: {"CIDEr": 0.7 if image is shared else 0.0} for image in mixed.images}
+    evaluation = replace(report.models[0].evaluation, scores={"CIDEr": 0.1}, per_image=per_image)
+    assert (
+        compare_with_people(mixed, evaluation) == "about seven tenths of what people reach among themselves"
+    )
+    scores = {**report.people.scores, "CIDEr": 1.0}
+    told = "".join(read(show_scores(replace(mixed, people=replace(mixed.people, scores=scores)))).texts)
+    assert "one reference of each image that has two or more (1 of 6; " in told
 
 
 def test_the_scores_say_what_people_reach(report: Report) -> None:
