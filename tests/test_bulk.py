@@ -25,7 +25,7 @@ from showtell.bulk.results import Finished, Results, read_results
 from showtell.bulk.tables import CUT_ABOVE, ROWS, Columns, Table
 from showtell.bulk.work import Job, caption_shard
 from showtell.captioner import Captioner, start_of_batch
-from showtell.errors import DataError, JournalError, UsageError
+from showtell.errors import DataError, InputError, JournalError, UsageError
 from showtell.images import decode
 from showtell.outputs import Record
 
@@ -300,7 +300,7 @@ def test_keys_that_occur_twice_are_refused(
 
 def test_an_empty_folder_is_refused(captioner: Captioner, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="no images"):
+    with pytest.raises(InputError, match="no images"):
         run(captioner, Inputs([str(tmp_path / "empty")]), tmp_path / "out")
 
 

@@ -22,6 +22,25 @@ def test_words_that_the_captioner_does_not_know_are_refused_before_there_is_a_pl
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("word", "problem"),
+    [
+        ("nothing", "no such file or folder"),
+        ("nothing/*.jpg", "no image"),
+        ("empty", "no images"),
+    ],
+)
+def test_what_is_not_there_is_an_input_that_failed_for_every_command(
+    word: str, problem: str, exported_model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "empty").mkdir()
+    words = [str(tmp_path / word), "--model", exported_model]
+    for command in ("caption", "bulk"):
+        assert main([command, *words, "--output", str(tmp_path / command)]) == 1
+        assert problem in capsys.readouterr().err
+    assert not (tmp_path / "bulk").exists()  # there is no plan of it
+
+
 def test_failed_rows_are_tried_again_and_told_until_they_are_done(
     photographs: list[Path], exported_model: str, tmp_path: Path, capsys: Capture
 ) -> None:

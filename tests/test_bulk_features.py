@@ -11,6 +11,7 @@ import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -174,6 +175,19 @@ def test_features_without_ray_do_not_import_it(folder: Path, tmp_path: Path) -> 
     command = [sys.executable, "-c", code, *words(folder, tmp_path / "cache", "--skip-bad")]
     assert subprocess.run(command, capture_output=True, timeout=PATIENCE).returncode == 0
     assert (tmp_path / "cache/manifest.json").exists()
+
+
+def test_only_ray_is_kept_off_standard_output(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def extract(*given: Any, **more: Any) -> Any:
+        print("something of a library")
+        return extract_features(*given, **more)
+
+    monkeypatch.setattr("showtell.encoders.extract_features", extract)
+    assert main(words(folder, tmp_path / "cache", "--skip-bad")) in (0, 1)
+    printed = capsys.readouterr().out.splitlines()
+    assert (printed[0], json.loads(printed[1])["images"] > 0) == ("something of a library", True)
 
 
 def test_without_ray_the_extra_is_named(

@@ -20,7 +20,7 @@ from showtell.bulk.places import match_pattern, open_place
 from showtell.bulk.plan import Picture, Shard
 from showtell.bulk.reading import read_items
 from showtell.bulk.tables import Columns
-from showtell.errors import ImageError, ShowtellError, UsageError
+from showtell.errors import ImageError, InputError, ShowtellError, UsageError
 from showtell.images import open_image
 
 
@@ -83,7 +83,7 @@ def test_each_word_must_name_something(memory: Any) -> None:
     put("empty/notes.txt")
     put("list", b"\n")
     for word in ("phtos/*.jpg", "empty", "list", "memory://nothing/*.jpg"):
-        with pytest.raises(UsageError, match="there are no images here") as caught:
+        with pytest.raises(InputError, match="there are no images here") as caught:
             names("photos", word)
         assert str(caught.value).startswith(word)
 

@@ -125,6 +125,7 @@ def test_an_address_where_no_ray_is(
     more = ("--ray-address", address)
     assert main(["bulk", *words(folder, tmp_path / "out", exported_model, *more)]) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_without_ray_the_extra_is_named(

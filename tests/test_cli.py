@@ -346,6 +346,23 @@ def test_progress_is_a_line_now_and_then_where_standard_error_is_no_terminal(
     )
 
 
+def test_each_stage_of_the_work_has_its_own_speed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with progress.show_stages("images") as update:
+        for stage, seconds in (("pictures", 1), ("captions of compact", 10)):
+            for done in range(1, 71):
+                now[0] += seconds
+                update(stage, done, 100)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [
+        "showtell: pictures: 61 of 100 images, 1/s, 39 seconds left",
+        "showtell: captions of compact: 7 of 100 images, 0.1/s, 16 minutes left",
+    ]
+
+
 def test_help_takes_less_than_three_tenths_of_a_second() -> None:
     # Processor time, not the clock: starting waits for nothing, and a busy machine must not fail this.
     seconds = []

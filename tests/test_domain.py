@@ -154,7 +154,9 @@ def test_what_was_forgotten_is_measured_on_the_same_pictures(tmp_path: Path) -> 
     dataset = shared_dataset()
     recipe = tiny_recipe(training={"epochs": 12, "learning_rate": 0.02, "evaluate_every": 12})
     start, good = trained_run(), train(recipe, dataset, tmp_path / "good").bundle
-    found = measure_forgetting(start, good, dataset)
+    told: list[tuple[int, int]] = []
+    found = measure_forgetting(start, good, dataset, progress=lambda *progress: told.append(progress))
+    assert told == [(done, 2 * found.images) for done in range(1, 2 * found.images + 1)]
     assert found.images == 5
     expected = Captioner.load(start).evaluate(dataset, split="dev", resamples=0).scored.corpus
     assert {name: found.before[name] for name in expected} == expected
@@ -249,6 +251,23 @@ def test_old_pictures_are_learnt_again(tmp_path: Path) -> None:
         says[name] = sum(NEW in picture.text.split() for picture in captions)
     assert says["alone"] == 5
     assert says["rehearsed"] < 3
+
+
+def test_epochs_are_added_to_a_run_that_rehearses(tmp_path: Path) -> None:
+    new, old = draw_dataset(tmp_path / "new", train=4, dev=2, seed=1), shared_dataset()
+
+    def learn(epochs: int, data: Dataset = old, **more: bool) -> int:
+        recipe = tiny_recipe(training={"epochs": epochs, "batching": "image", "rehearsal": 1.0})
+        train(recipe, new, tmp_path / "run", start=trained_run(), old_data=data, **more)
+        splits = json.loads((tmp_path / "run" / "splits.json").read_text())["splits"]
+        return len(splits["train"])
+
+    assert learn(1) == 4 + 4
+    assert learn(2, resume=True) == 4 + 8  # others than in the first epoch
+    left = old.split("train").images[0]
+    fewer = replace(old, images=tuple(image for image in old.images if image != left))
+    with pytest.raises(TrainingError, match=r"Different: the old data \(fingerprint"):
+        learn(3, fewer, resume=True)
 
 
 def test_what_rehearsal_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import tempfile
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -30,8 +32,9 @@ from showtell.report.mistakes import SEVERAL, count_things
 from showtell.report.page import write_page
 from showtell.report.people import People, judge_people
 from showtell.report.scores import compare_with_people, show_scores
+from showtell.report.sections import show_usage
 from showtell.report.summary import describe_p, show_summary
-from showtell.report.usage import measure_usage
+from showtell.report.usage import Favourite, measure_usage
 from showtell.text import Vocabulary, tokenize
 
 Capture = pytest.CaptureFixture[str]
@@ -155,7 +158,20 @@ def test_usage_knows_captions_of_the_training_data() -> None:
     assert [one.word for one in usage.underused] == ["runs", "bird"]
     unknown = measure_usage(captions, people, vocabulary, None)
     assert unknown.copied is None
-    assert [(one.caption, one.in_training) for one in unknown.favourites] == [("a dog", 0)]
+    assert [(one.caption, one.in_training) for one in unknown.favourites] == [("a dog", None)]
+
+
+def test_what_training_has_is_not_told_where_nobody_knows(report: Report) -> None:
+    one = report.models[0]
+
+    def show(copied: int | None, favourites: tuple[Favourite, ...]) -> str:
+        usage = replace(one.usage, copied=copied, favourites=favourites)
+        return show_usage(replace(report, models=(replace(one, usage=usage),)))
+
+    assert "In training" in show(0, (Favourite("a dog", 2, 0),))
+    assert "In training" not in show(None, (Favourite("a dog", 2, None),))
+    assert "twice, and none stands in the training data" in show(0, ())
+    assert "No caption is said twice.<" in show(None, ())
 
 
 # people
@@ -192,9 +208,26 @@ def test_people_are_judged_by_the_others_of_the_same_picture(nouns: Nouns) -> No
 )
 def test_a_model_stands_beside_people_in_words(ours: float, words: str, report: Report) -> None:
     changed = replace(report, people=replace(report.people, scores={"CIDEr": 1.0}))
-    evaluation = replace(report.models[0].evaluation, scores={"CIDEr": ours})
+    per_image = {image.id: {"CIDEr": ours} for image in report.images}
+    evaluation = replace(report.models[0].evaluation, scores={"CIDEr": ours}, per_image=per_image)
     assert compare_with_people(changed, evaluation) == f"{words} people reach among themselves"
     assert compare_with_people(replace(report, people=People()), evaluation) is None
+
+
+def test_a_model_and_people_are_compared_on_the_same_images(report: Report) -> None:
+    shared, *others = report.images
+    alone = [replace(image, references=image.references[:1]) for image in others]
+    mixed = replace(
+        report, images=(shared, *alone), people=replace(report.people, images=1, scores={"CIDEr": 1.0})
+    )
+    per_image = {image.id: {"CIDEr": 0.7 if image is shared else 0.0} for image in mixed.images}
+    evaluation = replace(report.models[0].evaluation, scores={"CIDEr": 0.1}, per_image=per_image)
+    assert (
+        compare_with_people(mixed, evaluation) == "about seven tenths of what people reach among themselves"
+    )
+    scores = {**report.people.scores, "CIDEr": 1.0}
+    told = "".join(read(show_scores(replace(mixed, people=replace(mixed.people, scores=scores)))).texts)
+    assert "one reference of each image that has two or more (1 of 6; " in told
 
 
 def test_the_scores_say_what_people_reach(report: Report) -> None:
@@ -369,8 +402,14 @@ def test_images_that_cannot_be_used_are_listed(
     assert [one.id for one in found.left_out] == ["broken.jpg", "gone.jpg", "silent.jpg"]
     assert [one.id for one in found.images] == [path.name for path in photographs]
     assert sum(bool(image.thumbnail) for image in found.images) == 2
+    assert [one.reason.partition(":")[0] for one in found.left_out[:2]] == ["broken.jpg", "gone.jpg"]
+    assert "truncated" in found.left_out[0].reason
     page = write_page(found)
+    assert str(tmp_path) not in page
+    assert str(tmp_path) not in json.dumps(found.to_dict())
     assert "3 images are not in the scores" in page
+    single = write_page(replace(found, left_out=found.left_out[:1]))
+    assert "1 image is not in the scores" in single
     assert "it has no references" in page
     unreferenced = replace(dataset, images=(more[2],))
     with pytest.raises(DataError, match=r"None of the 1 images .* silent.jpg: it has no references"):
@@ -465,6 +504,52 @@ def test_the_command_writes_both_files(
     assert f"Written by Showtell {__version__} on {numbers['made'][:10]} (UTC)" in foot
     assert f"of {Path(exported_model).name} on captions" in foot
     assert "--no-double-words" in foot
+
+
+def test_where_an_image_lies_is_not_told_whatever_its_name_is(
+    exported_model: str, photographs: list[Path], tmp_path: Path
+) -> None:
+    names = ["folder", "odd\x00name.jpg", "long" * 99 + ".jpg"]
+    place = tmp_path / "it's"
+    (place / "folder").mkdir(parents=True)
+    dataset = photographed(photographs)
+    bad = [CaptionedImage(name, place / name, ("a dog",), "dev") for name in names]
+    found = judge_models(
+        {"tiny": Captioner.load(exported_model)},
+        replace(dataset, images=(dataset.images[0], *bad)),
+        split="dev",
+        examples=0,
+        resamples=0,
+    )
+    assert [one.id for one in found.left_out] == names
+    assert not any(str(tmp_path) in one.reason for one in found.left_out)
+    assert found.left_out[0].reason == "folder is a folder, not an image file"
+
+
+@pytest.mark.parametrize("command", ["report", "evaluate"])
+def test_a_place_that_must_not_be_written_is_refused_before_the_work(
+    command: str, photographs: list[Path], capsys: Capture
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # one that others may look into
+        table = Path(name) / "captions.csv"
+        table.write_text("image,caption,split\na.jpg,a dog,dev\n")
+        (Path(name) / "a.jpg").write_bytes(photographs[0].read_bytes())
+        Path(name).chmod(0o555)
+        words = [command, "compact", "--data", str(table), "--split", "dev"]
+        output = Path(name) / ("report" if command == "report" else "scores.json")
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)  # nobody, who may not do what root may
+        try:
+            code = main([*words, "--output", str(output)])
+        finally:
+            if root:
+                os.seteuid(0)
+        Path(name).chmod(0o755)
+        assert not output.exists()
+    said = capsys.readouterr()
+    assert (code, said.out) == (1, "")
+    assert said.err.startswith(f"showtell: error: not allowed to read or write: '{name}' (Permission denied)")
 
 
 def test_models_of_one_name_are_told_apart_by_as_little_as_possible(

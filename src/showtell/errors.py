@@ -5,6 +5,7 @@
     ShowtellError
     ├── UsageError             what was asked for makes no sense: an unknown name, contradicting options
     │   └── ConfigError        a recipe or configuration with an unknown key, a wrong type, an impossible combination
+    ├── InputError             something to caption that is not there, or holds no images
     ├── DataError              a data set that cannot be read as it is
     │   └── SplitError         images without a split, or a split that does not exist
     ├── ImageError             one image that cannot be used; the others can
@@ -46,6 +47,12 @@ class UsageError(ShowtellError):
 
 class ConfigError(UsageError):
     """A configuration with an unknown key, a wrong type, or an impossible combination."""
+
+
+class InputError(ShowtellError):
+    """Something to caption that is not there, or holds no images."""
+
+    exit_code = 1
 
 
 class DataError(ShowtellError):

@@ -9,7 +9,7 @@ from typing import Any
 
 from showtell.captioner import Captioner
 from showtell.data.records import Dataset
-from showtell.metrics import Difference, compare_paired
+from showtell.metrics import Difference, Scores, compare_paired
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,20 @@ def measure_forgetting(
         after: what came of it.
         dataset: that the first one was good at.
         split: of it.
-        progress: called with (done, total) after each image of each of both.
+        progress: called with (done, total) after each image that one of both has captioned; the total is of both.
 
     Raises:
         SplitError: no image has this split.
         ShowtellError: a captioner cannot be opened or an image cannot be read.
     """
-    old, new = (
-        Captioner.load(model).evaluate(dataset, split=split, resamples=0, progress=progress).scored
-        for model in (before, after)
-    )
+    images = len(dataset.split(split).images)
+
+    def score(model: Path, done_before: int) -> Scores:
+        def show(done: int, _total: int) -> None:
+            if progress is not None:
+                progress(done_before + done, 2 * images)
+
+        return Captioner.load(model).evaluate(dataset, split=split, resamples=0, progress=show).scored
+
+    old, new = score(before, 0), score(after, images)
     return Forgetting(len(new.per_image), old.corpus, new.corpus, compare_paired(new, old))

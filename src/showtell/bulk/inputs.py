@@ -21,7 +21,7 @@ from showtell.bulk.places import (
 )
 from showtell.bulk.plan import Part, Picture
 from showtell.bulk.tables import Columns, find_columns, measure_table, read_keys, read_places
-from showtell.errors import DataError, UsageError
+from showtell.errors import DataError, InputError, UsageError
 from showtell.files import expand_home
 from showtell.images import IMAGE_SUFFIXES, is_url
 from showtell.intake import expand_pattern, has_wildcards, scan_folder
@@ -58,7 +58,8 @@ class Inputs:
         """Yields everything that there is to caption, in the order of the results.
 
         Raises:
-            UsageError: there is nothing at a place, or the columns are not there.
+            InputError: there is nothing at a place.
+            UsageError: the columns are not there, or a folder holds several kinds.
             DataError: a list that is none.
             OSError: a place cannot be reached.
         """
@@ -71,7 +72,7 @@ class Inputs:
                     _require_driver(piece.place, known)
                 yield piece
             if nothing:
-                raise UsageError(f"{one_line(word)}: there are no images here.")
+                raise InputError(f"{one_line(word)}: there are no images here.")
 
     def _words(self) -> Iterator[str]:
         yield from (word if is_remote(word) else str(expand_home(word)) for word in self.words)
@@ -173,7 +174,7 @@ def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
         inside = list_folder(word)
         found = [word] if inside is None else [one for one in inside if one.lower().endswith(suffixes)]
     if not found:
-        raise UsageError(f"{one_line(word)}: nothing here ends with {' or '.join(suffixes)}.")
+        raise InputError(f"{one_line(word)}: nothing here ends with {' or '.join(suffixes)}.")
     return found
 
 
@@ -191,7 +192,7 @@ def _pictures(word: str) -> Iterator[Picture]:
     elif os.path.lexists(word):
         yield Picture(word, _absolute(word))
     else:
-        raise UsageError(f"{one_line(word)}: there is no such file or folder.")
+        raise InputError(f"{one_line(word)}: there is no such file or folder.")
 
 
 def _listed(word: str) -> Iterator[Picture]:
@@ -202,7 +203,7 @@ def _listed(word: str) -> Iterator[Picture]:
     except IsADirectoryError:
         raise UsageError(f"{one_line(word)} is a folder; a list of images is a file.") from None
     except FileNotFoundError:
-        raise UsageError(f"{one_line(word)}: there is no such file or folder.") from None
+        raise InputError(f"{one_line(word)}: there is no such file or folder.") from None
     except UsageError as error:
         raise DataError(f"{error} (If it is no list: --kind.)") from None
 

@@ -121,7 +121,7 @@ class Results:
         """Makes the plan. What makes it valid is written last.
 
         Raises:
-            DataError, UsageError: the input cannot be used.
+            InputError, DataError, UsageError: the input cannot be used.
         """
         with tempfile.NamedTemporaryFile(prefix="showtell-plan-") as file:
             self.plan = write_plan(shards, file, keys)

@@ -74,6 +74,11 @@ def run_bulk(
         results = Results(store)
         made_by = describe_job(inputs, job, shard_size)
         if not results.check(made_by):
+            if (
+                resources.address is not None
+            ):  # a plan takes long; a cluster that is not there must not wait for it
+                with open_pool(CaptionWorker, (job,), resources):
+                    pass
             say("looking for images")
             results.begin(made_by, cut_shards(inputs.pieces(), shard_size), inputs.keys)
         if torn := results.survey():

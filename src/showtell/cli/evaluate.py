@@ -40,6 +40,10 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Evaluates, and prints the scores as the last line."""
+    from showtell.files import require_writable
+
+    if arguments.output is not None:
+        require_writable(arguments.output.resolve().parent)
     dataset, corpus_idf = read_scoring_data(arguments)
     captioner = load_captioner(arguments.model, arguments)
     copies = find_copies(arguments, dataset)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import TYPE_CHECKING
 
 from showtell.cli.arguments import Commands, add_command, integer, one_of, writable_folder
@@ -106,9 +107,10 @@ def run(arguments: argparse.Namespace) -> int:
             precision=arguments.precision,
         )
     )
+    quiet = contextlib.nullcontext if on_ray is None else without_chatter
     skipped: dict[str, str] = {}
     for member, folder in list_caches(encoder, arguments.output):
-        with show_progress(f"features of {member.source.name}", "images") as progress, without_chatter():
+        with show_progress(f"features of {member.source.name}", "images") as progress, quiet():
             report = extract_features(
                 dataset,
                 member,

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,21 @@ def show_progress(
         bar.update(done - bar.n)
 
     with bar:
+        yield update
+
+
+@contextmanager
+def show_stages(unit: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Gives a function to call with (stage, done, total); each stage has a bar of its own, with its own speed."""
+    stages: dict[str, Callable[[int, int | None], None]] = {}
+    with ExitStack() as shown:
+
+        def update(stage: str, done: int, total: int) -> None:
+            if stage not in stages:
+                shown.close()
+                stages[stage] = shown.enter_context(show_progress(stage, unit))
+            stages[stage](done, total)
+
         yield update
 
 

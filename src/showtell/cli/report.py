@@ -9,7 +9,7 @@ from showtell.cli.arguments import Commands, add_command, integer, model, writab
 from showtell.cli.decoding_options import read_decoding_settings
 from showtell.cli.engine_options import load_captioner
 from showtell.cli.output import log
-from showtell.cli.progress import show_progress
+from showtell.cli.progress import show_stages
 from showtell.cli.scoring_options import add_scoring_options, describe, find_copies, read_scoring_data
 from showtell.errors import UsageError
 
@@ -60,17 +60,19 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Writes the report, and prints where it is."""
+    from showtell.files import require_writable
     from showtell.outputs import one_line
     from showtell.report import judge_models
     from showtell.report.files import check_folder, write_report
 
+    require_writable(arguments.output)
     check_folder(arguments.output)
     folders = name_models(arguments.model)
     dataset, corpus_idf = read_scoring_data(arguments)
     captioners = {label: load_captioner(folder, arguments) for label, folder in folders.items()}
     refuse_twins({label: captioner.digest for label, captioner in captioners.items()})
     copies = find_copies(arguments, dataset)
-    with show_progress("report", "images") as progress:
+    with show_stages("images") as progress:
         report = judge_models(
             captioners,
             dataset,
@@ -87,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
             examples=arguments.examples,
             pictures=arguments.pictures,
             options=list_options(arguments),
-            progress=lambda _what, done, total: progress(done, total),
+            progress=progress,
         )
     for judged in report.models:
         log(f"{judged.label}:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from showtell.errors import count
 from showtell.outputs.names import readable
 from showtell.report.contents import RANKED_BY, Comparison, Explained, Judged, Pictured, Report
 from showtell.report.markup import Markup, element, join, percent, picture
@@ -119,10 +120,9 @@ def _tell(one: Mistake) -> Markup:
 
 
 def _references(image: Pictured) -> Markup:
-    count = len(image.references)
     return element(
         "details",
-        element("summary", f"{count} {'reference' if count == 1 else 'references'}"),
+        element("summary", count(len(image.references), "reference")),
         element("ul", [element("li", text) for text in image.references], class_="references"),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -167,7 +168,7 @@ def _open_images(
                 # So many at most are shown: of the others it is enough to know that they can be read.
                 shown.append(_draw(one) if len(shown) < pictures else _check(one))
             except ImageError as error:
-                left_out.append(LeftOut(image.id, str(error)))
+                left_out.append(LeftOut(image.id, _hide_folder(str(error), image)))
             else:
                 usable.append(image)
         progress("pictures", done, len(images))
@@ -180,6 +181,17 @@ def _open_images(
             "`showtell caption --output captions.html` shows captions."
         )
     return usable, shown, left_out
+
+
+def _hide_folder(reason: str, image: CaptionedImage) -> str:
+    """Returns why an image cannot be read without saying where it lies: a report is shown to others.
+
+    Its file stands in a message as it is or, with its odd characters, as Python writes it.
+    """
+    folder = f"{image.path.parent}{os.sep}"
+    for spelled in (folder, repr(folder)[1:-1]):
+        reason = reason.replace(spelled, "")
+    return reason
 
 
 def _draw(image: Pictured) -> Pictured:

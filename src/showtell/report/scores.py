@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from showtell.evaluation import EvaluationReport
 from showtell.report.charts import draw_interval
@@ -38,11 +39,12 @@ def show_scores(report: Report) -> Markup:
 
 
 def compare_with_people(report: Report, evaluation: EvaluationReport) -> str | None:
-    """Returns a model's CIDEr beside that of people, in words; None where that of people is not known."""
+    """Returns a model's CIDEr beside that of people, on the same images, in words; None where theirs is not known."""
     reached = report.people.scores.get(RANKED_BY)
     if not reached:
         return None
-    share = evaluation.scores[RANKED_BY] / reached
+    shared = [image.id for image in report.images if len(image.references) > 1]
+    share = fmean(evaluation.per_image[identifier][RANKED_BY] for identifier in shared) / reached
     if share > 1.05:
         return "more than what people reach among themselves"
     if share > 0.95:
@@ -83,10 +85,15 @@ def _explain_people(report: Report) -> Markup:
         )
     compared = [(model.label, compare_with_people(report, model.evaluation)) for model in report.models]
     models = "; ".join(f"{RANKED_BY} of {label} is {words}" for label, words in compared if words)
-    some = "" if people.images == len(report.images) else f" ({people.images:,} images have two references)"
+    of = (
+        "each image"
+        if people.images == len(report.images)
+        else f"each image that has two or more ({people.images:,} of {len(report.images):,}; where models are compared "
+        "with people in words, it is on these)"
+    )
     return element(
         "p",
-        f"“People” is one reference of each image{some}, drawn by chance and judged by the others, as if a "
+        f"“People” is one reference of {of}, drawn by chance and judged by the others, as if a "
         "model had written it. They are judged by one reference fewer than the models, so their scores stand a little "
         "lower than they would beside the models'.",
         f" {models}." if models else None,

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from showtell.confidence import Reliability
+from showtell.errors import count
 from showtell.outputs.names import readable
 from showtell.report.cards import Cards
 from showtell.report.charts import Axis, Histogram, draw_histogram, draw_reliability
@@ -147,10 +148,10 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
             kind.title,
             *(
                 join(
-                    f"{count[key]:,} ({percent(count[key] / images, 1)}) ",
-                    _show_button(key, number, model.label, count[key]) if count[key] else None,
+                    f"{found[key]:,} ({percent(found[key] / images, 1)}) ",
+                    _show_button(key, number, model.label, found[key]) if found[key] else None,
                 )
-                for number, (model, count) in enumerate(zip(report.models, counts))
+                for number, (model, found) in enumerate(zip(report.models, counts))
             ),
             percent(report.people.mistakes[key], 1) if key in report.people.mistakes else "–",
         ]
@@ -163,13 +164,13 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
     for key, kind in KINDS.items():
         inner: list[Content] = [element("p", kind.rule)]
         for model in report.models:
-            found = [
+            lowest = [
                 (identifier, one)
                 for identifier in model.rank()
                 for one in model.mistakes[identifier]
                 if one.kind == key
             ][:_FEW]
-            if not found:
+            if not lowest:
                 continue
             captions = model.evaluation.captions
             items = [
@@ -179,7 +180,7 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
                     f" {captions[identifier][0].text} ",
                     element("em", one.reason),
                 )
-                for identifier, one in found
+                for identifier, one in lowest
             ]
             inner += [element("h3", f"{model.label}, lowest {RANKED_BY} first"), element("ul", items)]
         parts.append(element("details", element("summary", kind.title), inner))
@@ -265,7 +266,8 @@ def show_confidence(report: Report) -> Markup:
 def show_left_out(report: Report) -> Markup:
     """Returns the images that are not in the scores."""
     rows = [[readable(one.id), one.reason] for one in report.left_out]
-    return table(f"{len(rows):,} images are not in the scores", ["Image", "Why"], rows)
+    title = f"{count(len(rows), 'image')} {'is' if len(rows) == 1 else 'are'} not in the scores"
+    return table(title, ["Image", "Why"], rows)
 
 
 def _differences(one: Comparison, resamples: int) -> Markup:
@@ -322,11 +324,18 @@ def _reliable(title: str, lines: Sequence[tuple[str, str, Reliability]]) -> Mark
 
 
 def _usage_tables(label: str, usage: Usage) -> list[Markup]:
-    favourites = [[one.caption or "–", str(one.times), str(one.in_training)] for one in usage.favourites]
+    known = usage.copied is not None
+    favourites = [
+        [one.caption or "–", f"{one.times:,}", *([f"{one.in_training:,}"] if known else [])]
+        for one in usage.favourites
+    ]
+    header = ["Caption", "Times", *(["In training"] if known else [])]
     return [
-        table(f"{label}: captions said again and again", ["Caption", "Times", "In training"], favourites)
+        table(f"{label}: captions said again and again", header, favourites)
         if favourites
-        else element("p", "No caption is said twice, and none stands in the training data."),
+        else element(
+            "p", f"No caption is said twice{', and none stands in the training data' if known else ''}."
+        ),
         _preferences(f"{label}: words said more often than people do", usage.overused),
         _preferences(f"{label}: known words said less often than people do", usage.underused),
     ]
@@ -337,7 +346,7 @@ def _preferences(title: str, words: Sequence[Preference]) -> Markup:
     return table(title, ["Word", "Captions", "References"], rows)
 
 
-def _show_button(kind: str, model: int, label: str, count: int) -> Markup:
+def _show_button(kind: str, model: int, label: str, images: int) -> Markup:
     title = KINDS[kind].title.lower()
     return element(
         "button",
@@ -347,7 +356,7 @@ def _show_button(kind: str, model: int, label: str, count: int) -> Markup:
         class_="show",
         data_kind=kind,
         data_model=model,
-        aria_label=f"Show the {count:,} images of {label}: {title}",
+        aria_label=f"Show the {count(images, 'image')} of {label}: {title}",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from showtell.errors import count
 from showtell.metrics import Difference
 from showtell.report.contents import RANKED_BY, Judged, Report
 from showtell.report.markup import Content, Markup, element, join, percent
@@ -18,7 +19,6 @@ def show_summary(report: Report) -> Markup:
     """Returns a sentence on what was looked at, and a few on each model."""
     models = [model.label for model in report.models]
     left_out = f", {len(report.left_out):,} left out" if report.left_out else ""
-    count = len(report.images)
     compared = [
         f"{RANKED_BY} of {one.label} minus that of {one.against} is {_tell_difference(difference, report)}."
         for one in report.comparisons
@@ -27,7 +27,7 @@ def show_summary(report: Report) -> Markup:
     return join(
         element(
             "p",
-            f"{count:,} {'image' if count == 1 else 'images'}{left_out}; captions by {enumerate_words(models)}.",
+            f"{count(len(report.images), 'image')}{left_out}; captions by {enumerate_words(models)}.",
         ),
         element("ul", [element("li", _sum_up(model, report)) for model in report.models]),
         [element("p", text) for text in compared],
@@ -73,8 +73,9 @@ def _count_mistakes(model: Judged, report: Report) -> str:
     having = sum(bool(found) for found in model.mistakes.values())
     people = report.people
     share = f"{percent(having / captions)}{_beside(people.mistaken)}"
-    told = f"Of {captions:,} captions, {having:,} have a probable mistake, {share}"
-    counts = {kind: count for kind, count in model.count_mistakes().items() if count}
+    has = "has" if having == 1 else "have"
+    told = f"Of {count(captions, 'caption')}, {having:,} {has} a probable mistake, {share}"
+    counts = {kind: images for kind, images in model.count_mistakes().items() if images}
     frequent = sorted(counts, key=lambda kind: -counts[kind])[:_FREQUENT]
     named = [
         f"{KINDS[kind].title.lower()} {percent(counts[kind] / captions, 1)}"

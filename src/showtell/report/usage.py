@@ -19,7 +19,7 @@ class Favourite:
 
     caption: str
     times: int
-    in_training: int  # how often
+    in_training: int | None  # how often; None: there is no such data
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def measure_usage(
         vocabulary=len(vocabulary.words),
         people_words=len(theirs),
         favourites=tuple(
-            Favourite(text, times, training[text] if training else 0)
+            Favourite(text, times, None if training is None else training[text])
             for text, times in texts.most_common(LISTED)
             if times > 1 or (training and training[text])
         ),

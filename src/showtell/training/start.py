@@ -161,28 +161,49 @@ class Start:
             )
 
 
-def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingConfig) -> Dataset:
-    """Returns a data set whose training images are followed by those that a run rehearses, in a random order.
+@dataclass(frozen=True)
+class RunData:
+    """What a run learns.
+
+    Args:
+        dataset: whose training images are followed by those that the run rehearses.
+        new_images: training images before these; None where there are no old data.
+        fingerprints: of what was given; they stay the same where epochs, and with them old images, are added to a run.
+    """
+
+    dataset: Dataset
+    new_images: int | None
+    fingerprints: Mapping[str, str]
+
+
+def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingConfig) -> RunData:
+    """Returns a data set with what a run rehearses, drawn by chance.
 
     Args:
         dataset: the new data.
         old_data: what the captioner comes from, of which the images in train are drawn from.
-        config: `rehearsal` says how many in an epoch, `seed` which.
+        config: `rehearsal` says how many in an epoch, `seed` which. More epochs take others behind those.
 
     Raises:
         ConfigError: there are no old data to rehearse.
         SplitError: the old data have no images in train.
         DataError: an image file is in different splits of both.
     """
-    if not config.rehearsal:
-        return dataset
+    given = {"data": dataset.fingerprint()}
     if old_data is None:
+        if not config.rehearsal:
+            return RunData(dataset, None, given)
         raise ConfigError(
             f"training.rehearsal = {config.rehearsal:g} learns pictures again that the captioner was trained on. Name "
             "these data with --old-data DATA, or set training.rehearsal = 0 (the recipe fine-tune needs none)."
         )
-    count = count_rehearsed(config, len(dataset.split("train").images)) * max(1, config.epochs)
-    return join_datasets([dataset, draw_images(old_data.split("train"), count, seed=config.seed)])
+    new = len(dataset.split("train").images)
+    if not config.rehearsal:
+        return RunData(dataset, new, given)
+    old = old_data.split("train")
+    count = count_rehearsed(config, new) * max(1, config.epochs)
+    joined = join_datasets([dataset, draw_images(old, count, seed=config.seed)])
+    return RunData(joined, new, {**given, "old data": old.fingerprint()})
 
 
 def check_needs_no_start(recipe: Recipe) -> None:

@@ -51,7 +51,7 @@ from showtell.training.sources import (
     open_augmentation,
     prefetch,
 )
-from showtell.training.start import Start, add_rehearsed, check_needs_no_start
+from showtell.training.start import RunData, Start, add_rehearsed, check_needs_no_start
 from showtell.training.stored_features import check_use, open_views
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.validation import Validation
@@ -100,7 +100,6 @@ def train(
         run = _Run(
             recipe,
             add_rehearsed(dataset, old_data, recipe.training),
-            None if old_data is None else len(dataset.split("train").images),
             output,
             features,
             include_encoder,
@@ -125,8 +124,7 @@ class _Run:
     def __init__(
         self,
         recipe: Recipe,
-        dataset: Dataset,
-        new_images: int | None,
+        data: RunData,
         output: Path,
         features: Path | None,
         include_encoder: bool,
@@ -134,17 +132,18 @@ class _Run:
         processes: Processes,
         start: Start | None,
     ) -> None:
-        self.recipe, self.dataset, self.watcher, self.processes = recipe, dataset, watcher, processes
+        self.recipe, self.dataset, self.watcher, self.processes = recipe, data.dataset, watcher, processes
         self.config = recipe.training
+        self.data_fingerprints = data.fingerprints
         self.include_encoder = include_encoder or recipe.encoder.weights == FROM
         self.start = start
         self.folder = RunFolder(output)
         check_use(recipe, features)
         check_decoder(recipe.decoder, recipe.decoder_options, features=recipe.encoder.output)
-        self.training_set = dataset.split("train")
-        self.validation = Validation(recipe, dataset, processes, watcher)
+        self.training_set = self.dataset.split("train")
+        self.validation = Validation(recipe, self.dataset, processes, watcher)
         self.vocabulary = Vocabulary.from_captions(
-            (caption for image in self.training_set.images[:new_images] for caption in image.captions),
+            (caption for image in self.training_set.images[: data.new_images] for caption in image.captions),
             min_count=recipe.text.min_count,
             max_words=recipe.text.max_words or None,
             base=None if start is None else start.bundle.vocabulary,
@@ -163,7 +162,7 @@ class _Run:
         )
         self.features = features
         self.position = Position()
-        self.schedule = Schedule(recipe, self.captions, new=new_images)
+        self.schedule = Schedule(recipe, self.captions, new=data.new_images)
         self.teacher = TeacherForcing(self.config, decoder, steps=self.schedule.taught_steps)
         self.average = AveragedModel(self.model, self.config.ema) if recipe.averages else None
         self.captioning = (
@@ -180,7 +179,7 @@ class _Run:
 
     def train(self, *, resume: bool, tensorboard: bool, split_seed: int | None) -> TrainingResult:
         fingerprints = {
-            "data": self.dataset.fingerprint(),
+            **self.data_fingerprints,
             "vocabulary": self.vocabulary.fingerprint(),
             "encoder": self.encoder.fingerprint,  # where it is trained: of the weights that it starts from
         }
