@@ -13,8 +13,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import psutil
@@ -125,6 +127,27 @@ def test_an_address_where_no_ray_is(
     more = ("--ray-address", address)
     assert main(["bulk", *words(folder, tmp_path / "out", exported_model, *more)]) == 2
     assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("other", ["web", "silent"])
+def test_an_address_where_something_else_answers(
+    other: str, folder: Path, exported_model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    with contextlib.ExitStack() as stack:
+        if other == "web":  # as the dashboard, whose port is easily taken for the other
+            server = stack.enter_context(ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler))
+            threading.Thread(target=server.serve_forever).start()
+            stack.callback(server.shutdown)
+            port = server.server_port
+        else:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            port = listener.getsockname()[1]
+        more = ("--ray-address", f"127.0.0.1:{port}")
+        began = time.monotonic()
+        assert main(["bulk", *words(folder, tmp_path / "out", exported_model, *more)]) == 2
+    assert time.monotonic() - began < 60  # Ray itself takes minutes
+    assert f"--ray-address 127.0.0.1:{port}: what answers there is not Ray's" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

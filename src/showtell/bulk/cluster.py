@@ -7,6 +7,7 @@ that this one is done again and no other, and no more tasks under way than keep 
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -80,7 +81,7 @@ def started(address: str | None, *, cpus: int, store_bytes: int = 0) -> Iterator
 
 
 def _check_address(address: str) -> None:
-    """Raises UsageError where nobody listens: Ray itself would wait for a minute."""
+    """Raises UsageError where nobody listens, or somebody else: Ray itself would wait for minutes."""
     if address in ("auto", "local") or "://" in address:
         if address == "auto":
             return
@@ -91,13 +92,33 @@ def _check_address(address: str) -> None:
     if not host or not port.isdigit():
         raise UsageError(f"--ray-address must be HOST:PORT, as 10.0.0.1:6379, or auto. Received: {address!r}")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE) as connection:
+            if not _speaks_http2(connection):
+                raise UsageError(
+                    f"--ray-address {address}: what answers there is not Ray's own port. Give the one that "
+                    "`ray start --head` prints (6379 if none was chosen), not the dashboard's."
+                )
     except (OSError, OverflowError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
             f"--ray-address {address}: nobody answers there ({reason}). Start Ray on that machine (ray start --head), "
             "or leave the option out to start it here."
         ) from None
+
+
+def _speaks_http2(connection: socket.socket) -> bool:
+    """Returns whether the other side greets as Ray does, whose gRPC is spoken over HTTP/2 (RFC 9113, 3.4)."""
+    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
+        return True  # it would have to be greeted otherwise; Ray finds out by itself
+    settings = (
+        bytes(3) + b"\x04" + bytes(5)
+    )  # an empty frame of type 4, SETTINGS, which both sides begin with
+    answer = b""
+    with contextlib.suppress(OSError):  # it is silent, or hangs up
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
+        while len(answer) < len(settings) and (more := connection.recv(len(settings) - len(answer))):
+            answer += more
+    return len(answer) == len(settings) and answer[3] == settings[3]
 
 
 @dataclass
