@@ -2,7 +2,7 @@
 
 The folder has as many names as asked for, of a few hundred photographs. Everything counts, the start of Ray and of the
 captioners too. Its line is also what `python -m benchmarks fleet --measured` reads: its rate is that of a job on a Ray
-that runs already, as on a cluster, where workers do not keep to processors, and of the shards behind the first ones.
+that runs already, as on a cluster, and of the shards behind the first ones.
 """
 
 from __future__ import annotations

@@ -100,14 +100,38 @@ def test_workers_that_always_die_at_birth_end_the_run(pool: Any) -> None:
         list(pool(Worker).run([1]))
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(("processors", "kept"), [(1, [1]), (2, [])])
+def test_workers_keep_to_processors_only_where_all_are_rays(
+    processors: int, kept: list[int], pool: Any
+) -> None:
+    class Worker:
+        def __init__(self) -> None:
+            from showtell.bulk import engine
+
+            self.kept: list[int] = []
+            os.sched_getaffinity = lambda _: set(range(processors))  # what this machine has
+            engine.keep_to_processors = self.kept.append  # type: ignore[assignment]
+            engine.prepare_worker(1)
+
+        def ready(self) -> str:
+            return "here"
+
+        def run(self, task: int) -> Iterator[list[int]]:
+            yield self.kept
+
+    assert results(pool(Worker)) == {1: kept, 2: kept}  # of a Ray with one processor
+
+
 @pytest.mark.skipif(
     sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="needs Linux and two processors"
 )
 def test_workers_keep_to_processors_that_no_other_has() -> None:
     code = """
 import os, sys
-from showtell.bulk.engine import prepare_worker
-prepare_worker(int(sys.argv[1]))
+from showtell.bulk.engine import keep_to_processors
+if int(sys.argv[1]):
+    keep_to_processors(int(sys.argv[1]))
 print(*sorted(os.sched_getaffinity(0)), flush=True)
 sys.stdin.readline()
 """

@@ -69,24 +69,37 @@ def prepare_worker(keep_to: int) -> None:
     """Sets what every worker needs before it opens its model.
 
     Args:
-        keep_to: so many processors that no other worker of this machine keeps to; 0: it may use any.
+        keep_to: so many processors that no other worker of this machine keeps to, where all of them are Ray's; 0: it
+            may use any.
     """
     refuse_telemetry()
-    _keep_to_processors(keep_to)
+    # Where Ray has some of them only (`--workers 1`, the share of a container), others may keep to the same ones.
+    if keep_to and _count_processors_of_ray() == EngineOptions().thread_count:
+        keep_to_processors(keep_to)
     # Of damaged tags in images that can be read all the same.
     warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
-def _keep_to_processors(count: int) -> None:
+def _count_processors_of_ray() -> float:
+    """Returns how many Ray has on the node of this worker."""
+    import ray
+
+    own = ray.get_runtime_context().get_node_id()
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return float(sum(node["Resources"].get("CPU", 0) for node in nodes if node["NodeID"] == own))
+
+
+def keep_to_processors(count: int) -> None:
     """Lets this process, and the threads that it begins from now on, run on processors that it has for itself.
 
     A worker's threads take turns with Python's lock. Where the next one waits on another processor, which has to be
     woken, each turn costs time, a fifth of all (docs/experiments.md); on the same one it costs next to nothing.
 
     A claim is a socket with the processor's name in Linux's own name space, which no file holds: all workers of this
-    machine see it, and it ends with its process. Elsewhere, or where too few are left, nothing is kept to.
+    machine see it (those in containers with networks of their own do not), and it ends with its process. Elsewhere, or
+    where too few are left, nothing is kept to.
     """
-    if not count or not hasattr(os, "sched_setaffinity"):
+    if not hasattr(os, "sched_setaffinity"):
         return
     claimed: dict[int, socket.socket] = {}
     with contextlib.suppress(OSError):
