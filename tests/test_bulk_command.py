@@ -28,6 +28,9 @@ def test_words_that_the_captioner_does_not_know_are_refused_before_there_is_a_pl
         ("nothing", "no such file or folder"),
         ("nothing/*.jpg", "no image"),
         ("empty", "no images"),
+        ("nothing.tar", "no such file or folder"),
+        ("nothing-{0..1}.tar", "no such file or folder"),
+        ("nothing.parquet", "no such file or folder"),
     ],
 )
 def test_what_is_not_there_is_an_input_that_failed_for_every_command(

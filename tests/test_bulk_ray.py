@@ -117,6 +117,9 @@ def test_a_second_run_does_nothing_and_needs_no_ray(
     ("address", "message"),
     [
         ("127.0.0.1:1", "--ray-address 127.0.0.1:1: nobody answers there"),
+        ("a..b:6379", "--ray-address a..b:6379: nobody answers there"),
+        ("127.0.0.1:65536", "--ray-address 127.0.0.1:65536: nobody answers there"),
+        ("127.0.0.1:\u00b2", "must be HOST:PORT"),
         ("nowhere", "must be HOST:PORT, as 10.0.0.1:6379, or auto. Received: 'nowhere'"),
         ("ray://127.0.0.1:1", "must be HOST:PORT"),
     ],

@@ -509,7 +509,7 @@ def test_the_command_writes_both_files(
 def test_where_an_image_lies_is_not_told_whatever_its_name_is(
     exported_model: str, photographs: list[Path], tmp_path: Path
 ) -> None:
-    names = ["folder", "odd\x00name.jpg", "long" * 99 + ".jpg"]
+    names = ["folder", "odd\x00name.jpg", 'a "\x00.jpg', "long" * 99 + ".jpg"]
     place = tmp_path / "it's"
     (place / "folder").mkdir(parents=True)
     dataset = photographed(photographs)

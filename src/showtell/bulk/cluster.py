@@ -89,7 +89,7 @@ def _check_address(address: str) -> None:
             f"--ray-address must be HOST:PORT, as `ray start --head` prints it, or auto. Received: {address!r}"
         )
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal():
         raise UsageError(f"--ray-address must be HOST:PORT, as 10.0.0.1:6379, or auto. Received: {address!r}")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE) as connection:
@@ -98,7 +98,11 @@ def _check_address(address: str) -> None:
                     f"--ray-address {address}: what answers there is not Ray's own port. Give the one that "
                     "`ray start --head` prints (6379 if none was chosen), not the dashboard's."
                 )
-    except (OSError, OverflowError) as error:
+    except (
+        OSError,
+        OverflowError,
+        UnicodeError,
+    ) as error:  # a port too high; a name that no machine can have
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
             f"--ray-address {address}: nobody answers there ({reason}). Start Ray on that machine (ray start --head), "
@@ -110,9 +114,7 @@ def _speaks_http2(connection: socket.socket) -> bool:
     """Returns whether the other side greets as Ray does, whose gRPC is spoken over HTTP/2 (RFC 9113, 3.4)."""
     if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
         return True  # it would have to be greeted otherwise; Ray finds out by itself
-    settings = (
-        bytes(3) + b"\x04" + bytes(5)
-    )  # an empty frame of type 4, SETTINGS, which both sides begin with
+    settings = bytes(3) + b"\x04" + bytes(5)  # an empty frame of type 4, with which both sides begin
     answer = b""
     with contextlib.suppress(OSError):  # it is silent, or hangs up
         connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)

@@ -170,6 +170,10 @@ def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
         return [file for one in spelled for file in _files(one, suffixes)]
     if _is_pattern(word):
         found = match_pattern(word)
+    elif not is_remote(word) and not exists(
+        word
+    ):  # a store may only not be reached now: that is for the workers
+        raise InputError(f"{one_line(word)}: there is no such file or folder.")
     else:
         inside = list_folder(word)
         found = [word] if inside is None else [one for one in inside if one.lower().endswith(suffixes)]

@@ -74,9 +74,7 @@ def run_bulk(
         results = Results(store)
         made_by = describe_job(inputs, job, shard_size)
         if not results.check(made_by):
-            if (
-                resources.address is not None
-            ):  # a plan takes long; a cluster that is not there must not wait for it
+            if resources.address is not None:  # that nobody is there must not come out behind a long plan
                 with open_pool(CaptionWorker, (job,), resources):
                     pass
             say("looking for images")

@@ -54,7 +54,7 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         type=integer(minimum=0),
         default=1500,
-        help="images that are shown with their picture, about 7 kB each (default 1500)",
+        help="images that are shown with their picture, about 10 kB each (default 1500)",
     )
 
 

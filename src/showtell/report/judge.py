@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -186,12 +185,10 @@ def _open_images(
 def _hide_folder(reason: str, image: CaptionedImage) -> str:
     """Returns why an image cannot be read without saying where it lies: a report is shown to others.
 
-    Its file stands in a message as it is or, with its odd characters, as Python writes it.
+    Its path stands in a message as it is or, with its odd characters, as Python writes it.
     """
-    folder = f"{image.path.parent}{os.sep}"
-    for spelled in (folder, repr(folder)[1:-1]):
-        reason = reason.replace(spelled, "")
-    return reason
+    path, name = str(image.path), image.path.name
+    return reason.replace(path, name).replace(repr(path), repr(name))
 
 
 def _draw(image: Pictured) -> Pictured:
