@@ -102,7 +102,7 @@ def _check_address(address: str) -> None:
         OSError,
         OverflowError,
         UnicodeError,
-    ) as error:  # a port too high; a name that no machine can have
+    ) as error:  # besides: a port too high, a name that no machine can have
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
             f"--ray-address {address}: nobody answers there ({reason}). Start Ray on that machine (ray start --head), "

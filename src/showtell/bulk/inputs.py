@@ -170,9 +170,7 @@ def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
         return [file for one in spelled for file in _files(one, suffixes)]
     if _is_pattern(word):
         found = match_pattern(word)
-    elif not is_remote(word) and not exists(
-        word
-    ):  # a store may only not be reached now: that is for the workers
+    elif not is_remote(word) and not exists(word):  # what a store lacks may only be out of reach now
         raise InputError(f"{one_line(word)}: there is no such file or folder.")
     else:
         inside = list_folder(word)
