@@ -76,7 +76,7 @@ def test_shards_begin_where_the_batches_of_one_run_begin() -> None:
 
 def test_shards_survive_as_lines() -> None:
     for shard in (
-        Shard(3, 40, (Picture("\udcff.jpg", "/a/\udcff.jpg"), Picture("b", "/b", "no permission"))),
+        Shard(3, 40, (Picture("\udcff.jpg", "/a/\udcff.jpg"), Picture("b", "/b"))),
         Shard(4, 56, part=Part("parquet", "s3://b/ä.parquet", 7, 9)),
         Shard(5, 72, part=Part("webdataset", "a.tar")),
     ):

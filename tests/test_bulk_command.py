@@ -22,6 +22,16 @@ def test_words_that_the_captioner_does_not_know_are_refused_before_there_is_a_pl
     assert not (tmp_path / "out").exists()
 
 
+def test_a_refused_run_leaves_nothing_in_a_folder_of_photographs(
+    photographs: list[Path], exported_model: str, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "a.jpg").write_bytes(photographs[0].read_bytes())
+    assert main(["bulk", str(own), "--model", exported_model, "--output", str(own)]) == 2
+    assert [path.name for path in own.iterdir()] == ["a.jpg"]
+
+
 @pytest.mark.parametrize(
     ("word", "problem"),
     [

@@ -96,7 +96,7 @@ class Workers:
         self, encoder: Encoder, wanted: Sequence[Wanted], *, size: int, workers: int
     ) -> Generator[Batch, None, None]:
         job = pickle.loads(pickle.dumps(EncodeJob(EncoderRecord.of(encoder), size, workers, 1)))
-        team = [EncodeWorker(job), EncodeWorker(job)]
+        team = [EncodeWorker(job, 0), EncodeWorker(job, 0)]
         chunks = [wanted[start : start + size] for start in range(0, len(wanted), size)]
         for number, chunk in reversed(list(enumerate(chunks))):
             [batch] = team[number % 2].run(chunk)
@@ -149,17 +149,17 @@ def test_a_machine_with_other_weights_is_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("SHOWTELL_WEIGHTS", str(tmp_path / "one"))
     record = EncoderRecord.of(build_encoder(replace(TINY, weights="weights.safetensors")))
     monkeypatch.setenv("SHOWTELL_WEIGHTS", str(tmp_path / "other"))
-    EncodeWorker(EncodeJob(record, 4, 1, 1))  # the folder is in the record
+    EncodeWorker(EncodeJob(record, 4, 1, 1), 0)  # the folder is in the record
     (tmp_path / "one").rename(tmp_path / "elsewhere")
     message = (
         r"A worker on the machine .*: The encoder's weights were not found: weights\.safetensors with sha256"
     )
     with pytest.raises(EncoderError, match=message):
-        EncodeWorker(EncodeJob(record, 4, 1, 1))
+        EncodeWorker(EncodeJob(record, 4, 1, 1), 0)
     monkeypatch.setenv("SHOWTELL_WEIGHTS", str(tmp_path / "elsewhere"))
-    EncodeWorker(EncodeJob(record, 4, 1, 1))
+    EncodeWorker(EncodeJob(record, 4, 1, 1), 0)
     with pytest.raises(EncoderError, match=r"is another one here .*other weights, or other versions of timm"):
-        EncodeWorker(EncodeJob(replace(record, fingerprint="0" * 64), 4, 1, 1))
+        EncodeWorker(EncodeJob(replace(record, fingerprint="0" * 64), 4, 1, 1), 0)
 
 
 def test_options_of_ray_need_ray(folder: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -15,6 +15,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from bulked import draw_pictures
+from rights import unprivileged
 from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import match_pattern, open_place
 from showtell.bulk.plan import Picture, Shard
@@ -166,6 +167,19 @@ def test_a_folder_that_cannot_be_listed_is_not_left_out(
     with pytest.raises(OSError, match="the connection was reset") as caught:
         names(word)
     assert caught.value.filename == "memory://photos/b"
+
+
+def test_a_local_folder_that_cannot_be_opened_is_not_left_out(picture: bytes) -> None:
+    with unprivileged() as folder:
+        for name in ("a", "b"):
+            (folder / name).mkdir()
+            (folder / name / "1.jpg").write_bytes(picture)
+        (folder / "b").chmod(0)
+        for word in (str(folder), f"{folder}/**/*.jpg"):
+            with pytest.raises(
+                InputError, match="/b: no permission to open this folder, and its images would"
+            ):
+                names(word)
 
 
 @pytest.mark.parametrize(

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import io
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rights import unprivileged
 from showtell.errors import UsageError
 from showtell.images import WebImage
 from showtell.intake import Counted, Intake, expand_pattern, has_wildcards, scan_folder
@@ -41,24 +39,6 @@ def names(words: list[str], **options: object) -> list[str]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@contextlib.contextmanager
-def unprivileged() -> Iterator[Path]:
-    """An open folder, and no more rights than anybody has: root may open every folder."""
-    folder = Path(tempfile.mkdtemp(prefix="showtell-open-"))
-    folder.chmod(0o777)
-    user = os.geteuid()
-    try:
-        if user == 0:
-            os.seteuid(65534)
-        yield folder
-    finally:
-        os.seteuid(user)
-        for path in folder.rglob("*"):
-            if path.is_dir():
-                path.chmod(0o700)
-        shutil.rmtree(folder)
 
 
 # Folders

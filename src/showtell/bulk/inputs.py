@@ -58,7 +58,7 @@ class Inputs:
         """Yields everything that there is to caption, in the order of the results.
 
         Raises:
-            InputError: there is nothing at a place.
+            InputError: there is nothing at a place, or a folder cannot be opened.
             UsageError: the columns are not there, or a folder holds several kinds.
             DataError: a list that is none.
             OSError: a place cannot be reached.
@@ -189,8 +189,10 @@ def _pictures(word: str) -> Iterator[Picture]:
             places = match_pattern(word) if pattern else walk_files(word)
         yield from (Picture(place, place) for place in places if _is_image(place))
     elif pattern or is_folder(word):
-        found = expand_pattern(word) if pattern else scan_folder(word)
-        yield from (Picture(item.name, _absolute(item.name), item.error) for item in found)
+        for item in expand_pattern(word) if pattern else scan_folder(word):
+            if item.error:  # of a folder: the plan is made once, and would never know of the images in it
+                raise InputError(f"{one_line(item.name)}: {item.error}, and its images would be missing.")
+            yield Picture(item.name, _absolute(item.name))
     elif os.path.lexists(word):
         yield Picture(word, _absolute(word))
     else:

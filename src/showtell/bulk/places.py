@@ -263,12 +263,13 @@ class LocalStore(Store):
         """Locks the folder; the system releases it when the process ends, however it ends."""
         new = [folder for folder in (self._folder, *self._folder.parents) if not folder.exists()]
         self._folder.mkdir(parents=True, exist_ok=True)
+        before = set(self.sizes())
         with lock_folder(self._folder, JournalError, BUSY):
             try:
                 yield
             finally:
-                # A run that was refused leaves nothing. Where a folder holds something by now, it stays.
-                if new and not any(name != LOCK for name in self.sizes()):
+                # A run that was refused leaves nothing: it may have been somebody's folder of photographs.
+                if LOCK not in before and set(self.sizes()) <= {*before, LOCK}:
                     (self._folder / LOCK).unlink(missing_ok=True)
                     with contextlib.suppress(OSError):
                         for folder in new:

@@ -35,7 +35,6 @@ class Picture:
 
     key: str  # what its row is called
     place: str  # where it is
-    error: str = ""  # why it cannot be read, where that is known already
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Shard:
         if self.part is not None:
             values["part"] = [self.part.kind, self.part.file, self.part.first, self.part.count]
         else:
-            values["images"] = [[one.key, one.place, one.error] for one in self.pictures]
+            values["images"] = [[one.key, one.place] for one in self.pictures]
         return json.dumps(values).encode() + b"\n"
 
     @classmethod

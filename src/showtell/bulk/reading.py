@@ -33,9 +33,7 @@ def read_items(shard: Shard, columns: Columns) -> Iterator[Item]:
     """
     if shard.part is None:
         for picture in shard.pictures:
-            if picture.error:
-                yield Item(picture.key, picture.place, picture.error)
-            elif picture.place.lower().startswith(("http://", "https://")):
+            if picture.place.lower().startswith(("http://", "https://")):
                 yield Item(picture.key, web_item(picture.place).source)
             elif is_remote(picture.place) or is_url(picture.place):
                 yield Item(picture.key, _kept(_Stored(picture.place), picture.place))
