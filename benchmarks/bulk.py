@@ -85,15 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         fleets = _repeat(paths, folder / "fleet", 3 * workers * arguments.shard_size)
         with _running_ray(workers) as address:
             _measure(
-                *(
-                    "bulk",
-                    str(fleets),
-                    *model,
-                    "--output",
-                    str(folder / "out-fleet"),
-                    "--ray-address",
-                    address,
-                ),
+                *("bulk", str(fleets), *model, "--output", str(folder / "out-fleet")),
+                *("--ray-address", address),
                 *("--shard-size", str(arguments.shard_size), "--workers", str(workers)),
             )
         bulk = found[arguments.images]

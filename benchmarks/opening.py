@@ -43,24 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = arguments.model or ["compact"]
     with tempfile.TemporaryDirectory(prefix="showtell-benchmark-") as name:
         began = time.perf_counter()
-        options = [
-            "--data",
-            arguments.data,
-            "--split",
-            arguments.split,
-            "--max-images",
-            str(arguments.images),
-        ]
-        command = [
-            sys.executable,
-            "-m",
-            "showtell",
-            "report",
-            *models,
-            *options,
-            "--output",
-            f"{name}/report",
-        ]
+        command = [sys.executable, "-m", "showtell", "report", *models, "--output", f"{name}/report"]
+        command += ["--data", arguments.data, "--split", arguments.split]
+        command += ["--max-images", str(arguments.images)]
         note(f"showtell report {' '.join(models)}")
         if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
             raise SystemExit("benchmarks: showtell report failed")
