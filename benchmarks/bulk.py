@@ -8,11 +8,7 @@ that runs already, as on a cluster, and of the shards behind the first ones.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -25,6 +21,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks import nodes
 from benchmarks.machine import count_cores
 from benchmarks.photographs import write_photographs
 from benchmarks.sides import Target, note, print_line, shorten
@@ -33,9 +30,6 @@ from showtell.bulk.inputs import Inputs
 from showtell.bulk.places import open_store
 from showtell.bulk.plan import Picture, Shard, cut_shards
 from showtell.bulk.results import Finished, Results, commit_shard
-
-# For a Ray that is started here on this machine's own address; one that bulk starts has a secret all the same.
-_WITHOUT_SECRET = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -83,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for images, count in ((few, arguments.few), (many, arguments.images))
         }
         fleets = _repeat(paths, folder / "fleet", 3 * workers * arguments.shard_size)
-        with _running_ray(workers) as address:
+        with nodes.head(workers) as (address, _):
+            nodes.wait_for_processors(address, workers)
             _measure(
                 *("bulk", str(fleets), *model, "--output", str(folder / "out-fleet")),
                 *("--ray-address", address),
@@ -135,50 +130,12 @@ def _repeat(paths: Sequence[Path], folder: Path, count: int) -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def _running_ray(cpus: int) -> Iterator[str]:
-    """Starts Ray as `ray start` does, with so many processors; gives its address."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: sockets lie in it
-    command = [str(Path(sys.executable).with_name("ray")), "start", "--block", "--head", f"--port={port}"]
-    process = psutil.Popen(
-        [*command, f"--num-cpus={cpus}", "--node-ip-address=127.0.0.1", f"--temp-dir={folder}"],
-        env=_WITHOUT_SECRET,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    family: list[psutil.Process] = []
-    try:
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                time.sleep(5)  # until its node has joined
-                break
-            time.sleep(0.5)
-        else:
-            raise SystemExit("benchmarks: ray start failed")
-        yield f"127.0.0.1:{port}"
-    finally:
-        with contextlib.suppress(psutil.Error):
-            family = process.children(recursive=True)
-            process.terminate()
-            process.wait(30)
-        for one in (*family, process):
-            with contextlib.suppress(psutil.Error):
-                one.kill()
-        process.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 def _measure(*words: str) -> dict[str, Any]:
     """Runs a command; returns its seconds, and the most memory that it and its children had together."""
     note(f"showtell {words[0]} {words[1]}")
     began = time.perf_counter()
     command = [sys.executable, "-m", "showtell", *words]
-    process = psutil.Popen(command, env=_WITHOUT_SECRET, stderr=subprocess.DEVNULL)
+    process = psutil.Popen(command, env=nodes.UNPROTECTED, stderr=subprocess.DEVNULL)
     peak = 0
     while process.poll() is None:
         peak = max(peak, _memory_of(process))

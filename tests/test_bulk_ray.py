@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import random
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from benchmarks.nodes import UNPROTECTED, head, node, wait_for_processors
 from PIL import Image
 
 from showtell.bulk.results import read_results
@@ -29,11 +27,6 @@ from showtell.outputs import Record
 
 COMMAND = [sys.executable, "-m", "showtell", "bulk"]
 PATIENCE = 280  # seconds that a run may take on a machine that is busy with other things
-RAY = str(Path(sys.executable).with_name("ray"))
-UNPROTECTED = {
-    **os.environ,
-    "RAY_AUTH_MODE": "disabled",
-}  # a cluster without a secret, on this machine's own address
 Capture = pytest.CaptureFixture[str]
 
 
@@ -272,70 +265,19 @@ def test_a_full_disk_ends_the_run_and_keeps_what_is_finished(
 # A cluster of two nodes
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-@contextlib.contextmanager
-def node(*options: str) -> Iterator[psutil.Process]:
-    """A node of a cluster, as `ray start` begins it; ends with all its processes."""
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
-    command = [RAY, "start", "--block", "--num-cpus=1", *options]
-    process = psutil.Popen(
-        command,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    family: list[psutil.Process] = []
-    try:
-        yield process
-    finally:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            family = process.children(recursive=True)
-            process.terminate()
-        with contextlib.suppress(psutil.TimeoutExpired):
-            process.wait(30)
-        for one in (*family, process):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-        process.wait()
-
-
 @contextlib.contextmanager
 def two_nodes() -> Iterator[tuple[str, psutil.Process, psutil.Process]]:
     """A cluster of two nodes with one processor each, on ports of this machine; gives its address, and the nodes."""
-    port = free_port()
-    address = f"127.0.0.1:{port}"
-    deadline = time.monotonic() + PATIENCE
-    with contextlib.ExitStack() as stack:
-        temporary = tempfile.mkdtemp(prefix="ray-", dir="/tmp")  # short: sockets lie in it
-        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
-        options = ("--head", f"--port={port}", "--node-ip-address=127.0.0.1", "--include-dashboard=false")
-        head = stack.enter_context(node(*options, f"--temp-dir={temporary}"))
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            assert time.monotonic() < deadline
-            time.sleep(0.5)
-        second = stack.enter_context(node(f"--address={address}"))
-        status = [RAY, "status", f"--address={address}"]
-        while (
-            "/2.0 CPU" not in subprocess.run(status, env=UNPROTECTED, capture_output=True, text=True).stdout
-        ):
-            assert time.monotonic() < deadline
-            time.sleep(1)
-        yield address, head, second
+    with head(1) as (address, first), node(1, f"--address={address}") as second:
+        wait_for_processors(address, 2)
+        yield address, first, second
 
 
 @pytest.mark.slow
 def test_two_nodes_share_the_work_and_one_may_be_lost(
     undisturbed: Path, folder: Path, exported_model: str, tmp_path: Path
 ) -> None:
-    with two_nodes() as (address, head, second):
+    with two_nodes() as (address, first, second):
         shared = [*COMMAND, *words(folder, tmp_path / "shared", exported_model, "--ray-address", address)]
         ended = subprocess.run(shared, env=UNPROTECTED, capture_output=True, text=True, timeout=PATIENCE)
         assert ended.returncode == 1, ended.stderr
@@ -357,7 +299,7 @@ def test_two_nodes_share_the_work_and_one_may_be_lost(
             stopped: list[psutil.Process] = []
             finished: list[Path] = []
             while not finished:
-                if not stopped and (stopped := workers_of(head)):
+                if not stopped and (stopped := workers_of(first)):
                     stopped[0].suspend()  # so that whatever is finished first, the second node has done
                 finished = list((output / "done").glob("*.json"))
                 assert driver.poll() is None
