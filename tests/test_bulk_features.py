@@ -201,6 +201,7 @@ def test_without_ray_the_extra_is_named(
 def test_an_address_where_no_ray_is(folder: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(words(folder, tmp_path / "cache", "--ray-address", "127.0.0.1:1")) == 2
     assert "--ray-address 127.0.0.1:1: nobody answers there" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
 
 
 # On Ray

@@ -126,6 +126,14 @@ def test_an_address_where_no_ray_is(
     assert not (tmp_path / "out").exists()
 
 
+def test_an_output_that_is_a_file(folder: Path, exported_model: str, tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "out").write_text("mine")
+    assert main(["bulk", *words(folder, tmp_path / "out", exported_model)]) == 2
+    assert "argument --output: " in (said := capsys.readouterr().err)
+    assert "is a file; name a folder" in said
+    assert (tmp_path / "out").read_text() == "mine"
+
+
 @pytest.mark.parametrize("other", ["web", "silent"])
 def test_an_address_where_something_else_answers(
     other: str, folder: Path, exported_model: str, tmp_path: Path, capsys: Capture
@@ -230,15 +238,17 @@ def test_a_killed_driver_loses_nothing(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_says_how_to_go_on(
-    undisturbed: Path, folder: Path, exported_model: str, tmp_path: Path
+    number: signal.Signals, undisturbed: Path, folder: Path, exported_model: str, tmp_path: Path
 ) -> None:
     with begun(folder, tmp_path / "out", exported_model) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert said.splitlines()[-1].endswith("the same command goes on")
     assert "Traceback" not in said
+    assert "*** SIG" not in said  # Ray's own word
     run(folder, tmp_path / "out", exported_model)
     same_rows(tmp_path / "out", undisturbed)
 

@@ -54,3 +54,16 @@ def interruption_put_off() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
         if came.is_set():
             signal.raise_signal(signal.SIGINT)
+
+
+@contextmanager
+def termination_as_interruption() -> Iterator[None]:
+    """Lets SIGTERM, which systems send before they kill, do what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signal handlers belong to the main thread
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

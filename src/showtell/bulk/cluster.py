@@ -7,8 +7,6 @@ that this one is done again and no other, and no more tasks under way than keep 
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -19,10 +17,10 @@ from ray import exceptions
 
 from showtell.bulk.engine import Failed
 from showtell.errors import DataError, ShowtellError, UsageError
+from showtell.interruption import termination_as_interruption
 
 AHEAD = 2  # tasks for each worker: one in work, one that it begins with when that is done
 ATTEMPTS = 3  # workers that a task may cost before it is given up
-_PATIENCE = 5.0  # seconds that a cluster may take to answer
 _POLL = 1.0  # seconds
 _STORE_BYTES = 80 << 20  # Ray's shared memory: the least that it takes, enough for tasks and small results
 _LOST = (
@@ -49,10 +47,8 @@ def started(address: str | None, *, cpus: int, store_bytes: int = 0) -> Iterator
         store_bytes: of shared memory that results take at most, where it is started.
 
     Raises:
-        UsageError: nobody answers at this address, or not as Ray does.
+        UsageError: Ray does not answer at this address.
     """
-    if address is not None:
-        _check_address(address)
     try:
         options: dict[str, Any] = {
             "log_to_driver": False,
@@ -75,48 +71,10 @@ def started(address: str | None, *, cpus: int, store_bytes: int = 0) -> Iterator
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"--ray-address {address}: cannot connect to Ray there: {reason}") from None
     try:
-        yield int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+        with termination_as_interruption():  # Ray would print its stack, and abort
+            yield int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Raises UsageError where nobody listens, or somebody else: Ray itself would wait for minutes."""
-    if address in ("auto", "local") or "://" in address:
-        if address == "auto":
-            return
-        raise UsageError(
-            f"--ray-address must be HOST:PORT, as `ray start --head` prints it, or auto. Received: {address!r}"
-        )
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal():
-        raise UsageError(f"--ray-address must be HOST:PORT, as 10.0.0.1:6379, or auto. Received: {address!r}")
-    try:
-        with socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE) as connection:
-            if not _speaks_http2(connection):
-                raise UsageError(
-                    f"--ray-address {address}: what answers there is not Ray's own port. Give the one that "
-                    "`ray start --head` prints (6379 if none was chosen), not the dashboard's."
-                )
-    except (OSError, OverflowError, UnicodeError) as error:  # or: too high a port, a name that cannot be
-        reason = getattr(error, "strerror", None) or str(error)
-        raise UsageError(
-            f"--ray-address {address}: nobody answers there ({reason}). Start Ray on that machine (ray start --head), "
-            "or leave the option out to start it here."
-        ) from None
-
-
-def _speaks_http2(connection: socket.socket) -> bool:
-    """Returns whether the other side greets as Ray does, whose gRPC is spoken over HTTP/2 (RFC 9113, 3.4)."""
-    if os.environ.get("RAY_USE_TLS", "0").lower() in ("1", "true"):
-        return True  # it would have to be greeted otherwise; Ray finds out by itself
-    settings = bytes(3) + b"\x04" + bytes(5)  # an empty frame of type 4, with which both sides begin
-    answer = b""
-    with contextlib.suppress(OSError):  # it is silent, or hangs up
-        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings)
-        while len(answer) < len(settings) and (more := connection.recv(len(settings) - len(answer))):
-            answer += more
-    return len(answer) == len(settings) and answer[3] == settings[3]
 
 
 @dataclass
@@ -160,13 +118,13 @@ class Pool(Generic[Task]):
         return sum(worker.done for worker in self._workers)
 
     def run(
-        self, tasks: Iterable[Task], *, advanced: Callable[[], object] = lambda: None
+        self, tasks: Iterable[Task], *, advanced: Callable[[int], object] = lambda _: None
     ) -> Generator[tuple[Task, Any, str], None, None]:
         """Yields each task with its result or with `Failed`, and where it was done, as they are finished.
 
         Args:
             tasks: taken as workers need them, so that memory does not grow with their number.
-            advanced: called when `under_way` has changed.
+            advanced: called with `under_way` when it has changed.
 
         Raises:
             ShowtellError, OSError: what a worker could not do, and no other could.
@@ -204,7 +162,7 @@ class Pool(Generic[Task]):
         actor = self._class.remote(*self._arguments)
         return _Worker(actor, actor.ready.remote())
 
-    def _collect(self, advanced: Callable[[], object]) -> Iterator[tuple[Task, Any, str]]:
+    def _collect(self, advanced: Callable[[int], object]) -> Iterator[tuple[Task, Any, str]]:
         """Waits for something to happen, and yields what was finished."""
         watched: dict[Any, _Worker[Task]] = {  # references, and streams of results
             worker.ready if worker.ready is not None else worker.tasks[0][0]: worker
@@ -226,7 +184,7 @@ class Pool(Generic[Task]):
                 worker.ready, worker.place, self._deaths = None, result, 0
             elif isinstance(result, int):
                 worker.done = result
-                advanced()
+                advanced(self.under_way)
             else:
                 _, task, _ = worker.tasks.popleft()
                 worker.done = 0

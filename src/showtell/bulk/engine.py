@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from showtell.bulk.address import check_address
 from showtell.errors import UsageError
 from showtell.runtime import EngineOptions
 from showtell.telemetry import refuse_telemetry
@@ -142,6 +143,8 @@ def open_pool(
     Raises:
         UsageError: nobody answers at the address, or there is no room for a worker.
     """
+    if resources.address is not None:
+        check_address(resources.address)
     import_ray_safely(resources.address)
     from showtell.bulk.cluster import AHEAD, Pool, started
 

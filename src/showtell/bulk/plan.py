@@ -166,8 +166,9 @@ def write_plan(shards: Iterable[Shard], file: IO[bytes], keys: Callable[[], Iter
         if twice:
             more = f" and {len(twice) - _NAMED:,} more" if len(twice) > _NAMED else ""
             raise DataError(
-                f"{len(twice):,} keys occur more than once: {', '.join(map(one_line, twice[:_NAMED]))}{more}. Each "
-                "image has one row, which is found by its key: remove the repetitions, or name another --key-column."
+                f"Keys that occur more than once ({len(twice):,}): {', '.join(map(one_line, twice[:_NAMED]))}{more}. "
+                "Each image has one row, which is found by its key: remove the repetitions (in Parquet, --key-column "
+                "may name another column)."
             )
     return Plan(count, images)
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from showtell.bulk.engine import Failed, Resources, open_pool
 from showtell.bulk.inputs import Inputs
@@ -19,6 +19,9 @@ from showtell.bulk.work import CaptionWorker, Job
 from showtell.captioner import BATCH
 from showtell.errors import count
 from showtell.outputs import Record
+
+if TYPE_CHECKING:
+    from showtell.bulk.cluster import Pool
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,13 @@ def run_bulk(
     began = time.monotonic()
     shard_size = -(-shard_size // BATCH) * BATCH
     store = open_store(job.output)
-    with store.hold():
+    with store.hold(), contextlib.ExitStack() as opened:
         results = Results(store)
         made_by = describe_job(inputs, job, shard_size)
+        pool: Pool[Any] | None = None
         if not results.check(made_by):
             if resources.address is not None:  # that nobody is there must not come out behind a long plan
-                with open_pool(CaptionWorker, (job,), resources):
-                    pass
+                pool = opened.enter_context(open_pool(CaptionWorker, (job,), resources))
             say("looking for images")
             results.begin(made_by, cut_shards(inputs.pieces(), shard_size), inputs.keys)
         if torn := results.survey():
@@ -89,32 +92,34 @@ def run_bulk(
         rows = failed = lost = 0
         done: Counter[str] = Counter()
 
-        def show() -> None:
-            progress(reused + rows + pool.under_way, results.plan.images)
+        def show(under_way: int) -> None:
+            progress(reused + rows + under_way, results.plan.images)
 
         if first is not None:
-            with open_pool(CaptionWorker, (job,), resources) as pool:
-                show()
-                shards = itertools.chain([first], missing)
-                try:
-                    with contextlib.closing(pool.run(shards, advanced=show)) as finished:
-                        for shard, result, place in finished:
-                            if isinstance(result, Failed):
-                                given_up[shard.number] = result.reason
-                                if shard.number in again:  # the rows that it had stay
-                                    reused += results.entries[shard.number].rows
-                                say(f"error: shard {shard.number}: {result.reason}")
-                                continue
-                            results.add(result.entry)
-                            rows, failed = rows + result.entry.rows, failed + result.entry.failed
-                            on_shard(result.entry.rows, result.entry.failed, _records(result))
-                            done[place] += result.entry.rows
-                            show()
-                except BaseException:
-                    with contextlib.suppress(OSError):  # done/ has it, too
-                        results.finish()
-                    raise
-                lost = pool.lost
+            if pool is None:
+                pool = opened.enter_context(open_pool(CaptionWorker, (job,), resources))
+            show(0)
+            shards = itertools.chain([first], missing)
+            try:
+                with contextlib.closing(pool.run(shards, advanced=show)) as finished:
+                    for shard, result, place in finished:
+                        if isinstance(result, Failed):
+                            given_up[shard.number] = result.reason
+                            if shard.number in again:  # the rows that it had stay
+                                reused += results.entries[shard.number].rows
+                            say(f"error: shard {shard.number}: {result.reason}")
+                            continue
+                        results.add(result.entry)
+                        rows, failed = rows + result.entry.rows, failed + result.entry.failed
+                        on_shard(result.entry.rows, result.entry.failed, _records(result))
+                        done[place] += result.entry.rows
+                        show(pool.under_way)
+            except BaseException:
+                with contextlib.suppress(OSError):  # done/ has it, too
+                    results.finish()
+                raise
+            lost = pool.lost
+        opened.close()  # Ray need not wait for the manifest
         complete = results.finish()
         failing = sum(entry.failed for entry in results.entries.values())
         return Report(

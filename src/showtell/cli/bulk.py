@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from showtell.cli.arguments import Commands, add_command, integer, one_of
+from showtell.cli.arguments import Commands, add_command, integer, one_of, writable_folder
 from showtell.cli.decoding_options import add_decoding_options, read_decoding_settings
 from showtell.cli.engine_options import add_engine_options, add_model_option, load_captioner
 from showtell.cli.output import log
@@ -41,6 +41,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--output",
         metavar="FOLDER",
+        type=_folder_or_store,
         required=True,
         help="a new folder, or one to go on with; here or in a store",
     )
@@ -170,6 +171,15 @@ def _sum_up(report: Report, output: str) -> None:
     for number, reason in sorted(report.given_up.items())[:_SHOWN]:
         log(f"  shard {number}: {reason}")
     log("mend the input; the same command does what is missing")
+
+
+def _folder_or_store(word: str) -> str:
+    """An argument type: where results go, which need not exist."""
+    from showtell.bulk.places import is_remote
+
+    if not is_remote(word):
+        writable_folder(word)
+    return word
 
 
 def _whole(model: Any) -> str:

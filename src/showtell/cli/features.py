@@ -154,7 +154,10 @@ def _open_ray(arguments: argparse.Namespace) -> RayBatches | None:
             use_threads(arguments.threads)
         return None
     require_ray("Extracting features on Ray")
+    from showtell.bulk.address import check_address
     from showtell.bulk.engine import Resources
     from showtell.bulk.features import RayBatches
 
+    if arguments.ray_address is not None:  # while there is no folder yet
+        check_address(arguments.ray_address)
     return RayBatches(Resources(arguments.ray_address, arguments.ray_workers or 0, arguments.threads or 1))
