@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +34,53 @@ def test_a_refused_run_leaves_nothing_in_a_folder_of_photographs(
     (own / "a.jpg").write_bytes(photographs[0].read_bytes())
     assert main(["bulk", str(own), "--model", exported_model, "--output", str(own)]) == 2
     assert [path.name for path in own.iterdir()] == ["a.jpg"]
+
+
+def test_an_output_that_is_a_file(
+    photographs: list[Path], exported_model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    words = ["bulk", str(photographs[0]), "--model", exported_model]
+    assert main([*words, "--output", str(tmp_path / "out")]) == 2
+    assert f"argument --output: {str(tmp_path / 'out')!r} is a file; name a folder" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("command", ["bulk", "features"])
+def test_the_home_of_nobody_is_a_folder_of_that_name(
+    command: str, photographs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [command, "nothing", "--output", "~nobody-of-this-name/out"]
+    assert main(words) in (1, 2)
+    assert "nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_plan_that_is_interrupted_leaves_nothing(
+    number: signal.Signals, exported_model: str, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    os.mkfifo(tmp_path / "list.txt")
+    words = ["bulk", "list.txt", "--kind", "list", "--model", exported_model, "--output", "out"]
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "showtell", *words],
+            cwd=tmp_path,
+            env={**clean_environment, "TMPDIR": str(tmp_path / "temporary")},
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+        (tmp_path / "list.txt").open("w") as file,
+    ):  # it waits here until the list is read
+        file.write("a.jpg\n")
+        file.flush()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].endswith("the same command goes on")
+    assert not list((tmp_path / "temporary").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,7 @@ def test_a_second_run_does_nothing_and_needs_no_ray(
         ("a..b:6379", "--ray-address a..b:6379: nobody answers there"),
         ("127.0.0.1:65536", "--ray-address 127.0.0.1:65536: nobody answers there"),
         ("127.0.0.1:\u00b2", "must be HOST:PORT"),
+        (f"127.0.0.1:{'9' * 5000}", "nobody answers there"),
         ("nowhere", "must be HOST:PORT, as 10.0.0.1:6379, or auto. Received: 'nowhere'"),
         ("ray://127.0.0.1:1", "must be HOST:PORT"),
     ],
@@ -124,14 +125,6 @@ def test_an_address_where_no_ray_is(
     assert main(["bulk", *words(folder, tmp_path / "out", exported_model, *more)]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_an_output_that_is_a_file(folder: Path, exported_model: str, tmp_path: Path, capsys: Capture) -> None:
-    (tmp_path / "out").write_text("mine")
-    assert main(["bulk", *words(folder, tmp_path / "out", exported_model)]) == 2
-    assert "argument --output: " in (said := capsys.readouterr().err)
-    assert "is a file; name a folder" in said
-    assert (tmp_path / "out").read_text() == "mine"
 
 
 @pytest.mark.parametrize("other", ["web", "silent"])

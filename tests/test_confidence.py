@@ -109,6 +109,11 @@ def test_reliability_is_measured_in_bins_of_equally_many() -> None:
     assert perfect.expected_error == 0
 
 
+def test_equal_predictions_are_no_worse_in_one_order_than_in_another() -> None:
+    half = np.array([0.0] * 50 + [1.0] * 50)
+    assert measure_reliability(np.full(100, 0.5), half).expected_error == pytest.approx(0)
+
+
 def test_too_little_to_learn_from_is_refused() -> None:
     captions, references, _ = invent(49)
     with pytest.raises(UsageError, match="49 images with captions are too few"):

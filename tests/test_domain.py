@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from showtell.bundle import Bundle, find_bundle, load_bundle
 from showtell.captioner import Captioner
 from showtell.cli.main import main
 from showtell.data.records import Dataset
+from showtell.data.splits import apply_splits, load_splits
 from showtell.decoders.registry import DECODERS
-from showtell.errors import ConfigError, TrainingError
+from showtell.errors import ConfigError, DataError, TrainingError
 from showtell.forgetting import measure_forgetting
 from showtell.recipes import load_recipe
 from showtell.text import FIRST_WORD, Vocabulary, tokenize
@@ -23,6 +25,8 @@ from showtell.training import train
 from showtell.training.batches import EncodedCaption
 from showtell.training.checkpoint import read_checkpoint
 from showtell.training.schedule import Schedule
+from showtell.training.start import add_rehearsed
+from showtell.training.watcher import SilentWatcher
 from tiny_runs import ATTENDING, Settings, draw_dataset, shared_dataset, tiny_recipe, trained_run
 
 NEW = "zebra"  # a word that the drawn scenes do not have
@@ -256,18 +260,41 @@ def test_old_pictures_are_learnt_again(tmp_path: Path) -> None:
 def test_epochs_are_added_to_a_run_that_rehearses(tmp_path: Path) -> None:
     new, old = draw_dataset(tmp_path / "new", train=4, dev=2, seed=1), shared_dataset()
 
+    class Listener(SilentWatcher):
+        def note(self, message: str) -> None:
+            said.append(message)
+
+    said: list[str] = []
+
     def learn(epochs: int, data: Dataset = old, **more: bool) -> int:
         recipe = tiny_recipe(training={"epochs": epochs, "batching": "image", "rehearsal": 1.0})
-        train(recipe, new, tmp_path / "run", start=trained_run(), old_data=data, **more)
-        splits = json.loads((tmp_path / "run" / "splits.json").read_text())["splits"]
-        return len(splits["train"])
+        said.clear()
+        train(recipe, new, tmp_path / "run", start=trained_run(), old_data=data, watcher=Listener(), **more)
+        [images] = re.findall(r"captions of (\d+) images,", " ".join(said))
+        return int(images)
 
     assert learn(1) == 4 + 4
     assert learn(2, resume=True) == 4 + 8  # others than in the first epoch
+    splits = load_splits(tmp_path / "run" / "splits.json")  # of the new data alone, to be used with them
+    assert {split: len(ids) for split, ids in splits.splits.items()} == {"train": 4, "dev": 2, "test": 5}
+    assert apply_splits(new, splits.splits).fingerprint() == new.fingerprint() == splits.fingerprint
+    assert open_bundle(tmp_path / "run").split_fingerprint == new.fingerprint()
     left = old.split("train").images[0]
     fewer = replace(old, images=tuple(image for image in old.images if image != left))
     with pytest.raises(TrainingError, match=r"Different: the old data \(fingerprint"):
         learn(3, fewer, resume=True)
+
+
+@pytest.mark.parametrize("rehearsal", [0.0, 1.0])
+def test_what_judges_the_old_data_is_not_learnt_with_the_new(rehearsal: float) -> None:
+    old = shared_dataset()
+    dev, *others = old.split("dev").images
+    new = replace(old, images=(replace(dev, split="train"), *old.split("test").images))
+    config = tiny_recipe(training={"rehearsal": rehearsal}).training
+    with pytest.raises(DataError, match=f"1 image file in different splits .* {dev.path.name}"):
+        add_rehearsed(new, old, config)
+    loose = replace(old, images=(replace(dev, split=None), *others, *old.split("train").images))
+    assert add_rehearsed(new, loose, config).given is new  # it judges nothing
 
 
 def test_what_rehearsal_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -280,18 +307,23 @@ def test_what_rehearsal_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_old_data_are_split_as_the_run_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = command(tmp_path / "run", "rehearse")
-    other = draw_dataset(tmp_path / "other", train=3).images[0].path.parent.parent
+    data = words[3]
+    other = draw_dataset(tmp_path / "other", train=3, seed=1).images[0].path.parent.parent
     assert main([*words, "--old-data", str(other)]) == 2
-    said = capsys.readouterr().err
-    assert f"--old-data {other} is not what" in said
-    assert main([*words, "--old-data", words[3]]) == 0
-    splits = json.loads((tmp_path / "run" / "splits.json").read_text())["splits"]
-    before = json.loads((trained_run(include_encoder=True) / "splits.json").read_text())["splits"]
-    [name] = {id.split("/")[0] for id in splits["train"]} - {id.split("/")[0] for id in splits["dev"]}
-    rehearsed = {id.removeprefix(f"{name}/") for id in splits["train"] if id.startswith(f"{name}/")}
-    assert rehearsed
-    assert rehearsed <= set(before["train"])
-    assert len(splits["dev"]) == len(before["dev"])
+    assert f"--old-data {other} is not what" in capsys.readouterr().err
+    # A run that kept three of its 16 training pictures for the test.
+    run = tmp_path / "run-before"
+    shutil.copytree(trained_run(include_encoder=True), run)
+    written = json.loads((run / "splits.json").read_text())
+    kept, written["splits"]["train"] = written["splits"]["train"][:3], written["splits"]["train"][3:]
+    written["splits"]["test"] = sorted([*written["splits"]["test"], *kept])
+    (run / "splits.json").write_text(json.dumps(written))
+    words[words.index("--from") + 1] = str(run)
+    assert main([*words, "--old-data", data]) == 2  # --data would learn what is to judge
+    assert "3 image files in different splits" in capsys.readouterr().err
+    words[3] = str(other)
+    assert main([*words, "--old-data", data]) == 0
+    assert f" captions of {3 + 13} images," in capsys.readouterr().err
 
 
 def test_nothing_of_how_the_captioner_was_trained_is_taken() -> None:

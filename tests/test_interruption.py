@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from showtell.interruption import interruptible, interruption_put_off
+from showtell.interruption import interruptible, interruption_put_off, termination_as_interruption
 
 
 @pytest.fixture(autouse=True)
@@ -69,3 +69,35 @@ def test_another_thread_leaves_signals_alone(handler: Any) -> None:
     thread.start()
     thread.join()
     assert seen == [(handler, False)]
+
+
+def test_sigterm_does_what_ctrl_c_does_and_then_what_it_did_before() -> None:
+    def be_terminated() -> None:
+        with termination_as_interruption() as again:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as a library takes it for itself
+            again()
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, _frame: heard.append(number))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            be_terminated()
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_sigterm_is_left_alone_in_another_thread() -> None:
+    def enter() -> None:
+        with termination_as_interruption() as again:
+            again()
+            found.append(signal.getsignal(signal.SIGTERM))
+
+    found: list[Any] = []
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert found == [signal.getsignal(signal.SIGTERM)]

@@ -26,13 +26,14 @@ from showtell.files import open_atomically
 from showtell.metrics import CorpusIdf, score
 from showtell.outputs.sheet import shrink_to_webp
 from showtell.report import KINDS, Nouns, Report, find_mistakes, judge, judge_models
+from showtell.report.cards import Cards
 from showtell.report.files import check_folder, write_report
 from showtell.report.markup import element, join, percent
-from showtell.report.mistakes import SEVERAL, count_things
+from showtell.report.mistakes import SEVERAL, Mistake, count_things
 from showtell.report.page import write_page
 from showtell.report.people import People, judge_people
 from showtell.report.scores import compare_with_people, show_scores
-from showtell.report.sections import show_usage
+from showtell.report.sections import show_mistakes, show_usage
 from showtell.report.summary import describe_p, show_summary
 from showtell.report.usage import Favourite, measure_usage
 from showtell.text import Vocabulary, tokenize
@@ -161,6 +162,16 @@ def test_usage_knows_captions_of_the_training_data() -> None:
     assert [(one.caption, one.in_training) for one in unknown.favourites] == [("a dog", None)]
 
 
+def test_copies_of_training_are_told_however_rare_they_are() -> None:
+    captions = [[word] for word in "abcdefghijklmnopqrst"]
+    usage = measure_usage(captions, [[["a"]]] * 20, Vocabulary(["a"]), Counter({"s": 1, "t": 2}))
+    assert usage.copied == 2
+    assert [(one.caption, one.times, one.in_training) for one in usage.favourites] == [
+        ("s", 1, 1),
+        ("t", 1, 2),
+    ]
+
+
 def test_what_training_has_is_not_told_where_nobody_knows(report: Report) -> None:
     one = report.models[0]
 
@@ -192,6 +203,47 @@ def test_people_are_judged_by_the_others_of_the_same_picture(nouns: Nouns) -> No
     assert people.scores == score(twins, said, metrics=("Bleu", "CIDEr"), corpus_idf=idf).corpus
     assert people.scores["CIDEr"] == pytest.approx(5)
     assert judge_people({"alone": ["a ball"]}, nouns, metrics=("CIDEr",)) == People()
+
+
+def test_people_are_blamed_only_where_two_others_can_agree(nouns: Nouns) -> None:
+    told = ["a red ball", "a blue ball", "the blue ball"]
+    people = judge_people({"three": told, "two": told[:2]}, nouns, metrics=("CIDEr",))
+    assert (people.images, people.judged) == (2, 1)
+    assert people.mistakes["colours"] == people.mistaken == pytest.approx(1 / 3)
+    few = judge_people({"two": told[:2]}, nouns, metrics=("CIDEr",))
+    assert (few.images, few.judged, few.mistakes, few.mistaken) == (1, 0, {}, None)
+
+
+def test_mistakes_of_a_model_and_of_people_are_compared_on_the_same_images(report: Report) -> None:
+    """On one image of six, where the model is wrong; elsewhere there are too few references to tell."""
+    shared, *others = report.images
+    wrong = (Mistake("colours", ("red",), "red is said"),)
+    found = {image.id: wrong if image is shared else () for image in report.images}
+    model = replace(report.models[0], mistakes=found)
+    alone = tuple(replace(image, references=image.references[:2]) for image in others)
+    people = replace(report.people, judged=1, mistakes=dict.fromkeys(KINDS, 0.25), mistaken=0.25)
+    mixed = replace(report, images=(shared, *alone), models=(model,), comparisons=(), people=people)
+    told = "".join(read(show_summary(mixed)).texts)
+    where = "on the 1 image with 3 references or more"
+    assert (
+        f"1 has a probable mistake, {percent(1 / 6)} ({where} {percent(1)}, people {percent(0.25)})" in told
+    )
+    assert f"colours {percent(1 / 6, 1)}." in told
+    rows = read(show_mistakes(mixed, Cards(mixed))).texts
+    assert [f"{model.label} {where}", f"people {where}"] == [text for text in rows if where in text]
+    place = rows.index("Colours")
+    assert [text for text in rows[place : place + 6] if "%" in text] == [
+        f"1 ({percent(1 / 6, 1)}) ",
+        percent(1, 1),
+        percent(0.25, 1),
+    ]
+    all_judged = read(show_mistakes(replace(mixed, images=report.images), Cards(mixed))).texts
+    assert not [text for text in all_judged if where in text]
+
+
+def test_a_calibrated_captioner_that_says_nothing(report: Report) -> None:
+    model = replace(report.models[0], worth=None)
+    assert "It says nothing." in "".join(read(show_summary(replace(report, models=(model,)))).texts)
 
 
 @pytest.mark.parametrize(

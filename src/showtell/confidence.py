@@ -216,7 +216,12 @@ def measure_probabilities(captions: Sequence[Said], references: Sequence[Sequenc
 
 
 def measure_reliability(predicted: DoubleArray, observed: DoubleArray) -> Reliability:
-    """Returns what was predicted and what was true, in bins of equally many predictions."""
+    """Returns what was predicted and what was true, in bins of equally many predictions.
+
+    Where equal predictions fall into two bins, each of them counts as the mean of what was true of all.
+    """
+    _, group = np.unique(predicted, return_inverse=True)
+    observed = (np.bincount(group, weights=observed) / np.bincount(group))[group]
     order = np.argsort(predicted, kind="stable")
     parts = [part for part in np.array_split(order, BINS) if len(part)]
     return Reliability(

@@ -1,10 +1,10 @@
-"""Ctrl-C where it would come at a bad moment: looked at between two steps, or put off to the end of one."""
+"""Ctrl-C, and SIGTERM: looked at between two steps, put off to the end of one, or the one like the other."""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -57,13 +57,21 @@ def interruption_put_off() -> Iterator[None]:
 
 
 @contextmanager
-def termination_as_interruption() -> Iterator[None]:
-    """Lets SIGTERM, which systems send before they kill, do what Ctrl-C does."""
+def termination_as_interruption() -> Iterator[Callable[[], None]]:
+    """Lets SIGTERM, which systems send before they kill, do what Ctrl-C does.
+
+    Gives a function that sees to it again, after a library has taken the signal for itself.
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield  # signal handlers belong to the main thread
+        yield lambda: None  # signal handlers belong to the main thread
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def take() -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+    take()
     try:
-        yield
+        yield take
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -32,7 +32,7 @@ def check_address(address: str) -> None:
                     f"--ray-address {address}: what answers there is not Ray's own port. Give the one that "
                     "`ray start --head` prints (6379 if none was chosen), not the dashboard's."
                 )
-    except (OSError, OverflowError, UnicodeError) as error:  # or: too high a port, a name that cannot be
+    except (OSError, OverflowError, ValueError) as error:  # or: too high a port, a name that cannot be
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(
             f"--ray-address {address}: nobody answers there ({reason}). Start Ray on that machine (ray start --head), "

@@ -49,12 +49,18 @@ def started(address: str | None, *, cpus: int, store_bytes: int = 0) -> Iterator
     Raises:
         UsageError: Ray does not answer at this address.
     """
+    with termination_as_interruption() as again:
+        _connect(address, cpus, store_bytes)
+        again()  # Ray would print its stack, and abort
+        try:
+            yield int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str | None, cpus: int, store_bytes: int) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     try:
-        options: dict[str, Any] = {
-            "log_to_driver": False,
-            "logging_level": "ERROR",
-            "configure_logging": True,
-        }
         if address is None:
             ray.init(
                 "local",
@@ -65,16 +71,13 @@ def started(address: str | None, *, cpus: int, store_bytes: int = 0) -> Iterator
             )
         else:
             ray.init(address, **options)
+    except SystemExit:  # its own answer to SIGTERM
+        raise KeyboardInterrupt from None
     except (ConnectionError, RuntimeError, ValueError, ImportError, exceptions.RayError) as error:
         if address is None:
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"--ray-address {address}: cannot connect to Ray there: {reason}") from None
-    try:
-        with termination_as_interruption():  # Ray would print its stack, and abort
-            yield int(ray.cluster_resources().get("CPU", 0))  # type: ignore[no-untyped-call]
-    finally:
-        ray.shutdown()
 
 
 @dataclass

@@ -177,7 +177,7 @@ def model(word: str) -> str | Path:
 
 def writable_file(word: str) -> Path:
     """An argument type: the path of a file to write; refused here, not after hours of work."""
-    path = Path(word).expanduser()
+    path = expand_home(word)
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{word!r} is a folder; name a file")
     if not path.absolute().parent.is_dir():
@@ -189,7 +189,7 @@ def writable_file(word: str) -> Path:
 
 def writable_folder(word: str) -> Path:
     """An argument type: the path of a folder to write, which need not exist."""
-    path = Path(word).expanduser()
+    path = expand_home(word)
     if path.exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{word!r} is a file; name a folder")
     return path

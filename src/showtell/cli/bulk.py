@@ -15,6 +15,7 @@ from showtell.cli.output_options import add_caption_options
 from showtell.cli.progress import show_progress
 from showtell.cli.ray_options import add_ray_address, log_workers, require_ray, without_chatter
 from showtell.errors import Interrupted, count
+from showtell.interruption import termination_as_interruption
 
 if TYPE_CHECKING:
     from showtell.bulk.run import Report
@@ -131,7 +132,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     failures = Failures(f"the rows of {arguments.output}", log)
     try:
-        with show_progress("captions", "images") as progress, without_chatter():
+        with (
+            show_progress("captions", "images") as progress,
+            without_chatter(),
+            termination_as_interruption(),
+        ):
             report = run_bulk(
                 Inputs(arguments.inputs, arguments.kind, columns),
                 job,

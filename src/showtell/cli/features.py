@@ -12,6 +12,7 @@ from showtell.cli.output import log, print_json
 from showtell.cli.progress import show_progress
 from showtell.cli.ray_options import add_ray_address, log_workers, require_ray, without_chatter
 from showtell.errors import UsageError, require_framework
+from showtell.interruption import termination_as_interruption
 
 if TYPE_CHECKING:
     from showtell.bulk.features import RayBatches
@@ -110,7 +111,11 @@ def run(arguments: argparse.Namespace) -> int:
     quiet = contextlib.nullcontext if on_ray is None else without_chatter
     skipped: dict[str, str] = {}
     for member, folder in list_caches(encoder, arguments.output):
-        with show_progress(f"features of {member.source.name}", "images") as progress, quiet():
+        with (
+            show_progress(f"features of {member.source.name}", "images") as progress,
+            quiet(),
+            termination_as_interruption(),
+        ):
             report = extract_features(
                 dataset,
                 member,

@@ -153,7 +153,7 @@ def _check_shared_files(datasets: Sequence[Dataset], names: Sequence[str]) -> No
                 straddling.append(f"{image.path.name} ({split} in {owner}, {image.split} in {name})")
     if straddling:
         raise DataError(
-            f"{count(len(straddling), 'image file')} in different splits of the joined data sets: "
+            f"{count(len(straddling), 'image file')} in different splits of these data sets: "
             f"{listing(straddling)}. A model trained on this would be judged on what it has seen"
         )
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from showtell.encoders.metadata import REFUSED
 from showtell.errors import ConfigError, EncoderError
-from showtell.files import cache_folder, digest_file
+from showtell.files import cache_folder, digest_file, expand_home
 from showtell.images import Preprocessing
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -236,16 +236,14 @@ def digest_tensors(tensors: Mapping[str, Tensor]) -> str:
 def weights_folders(extra: Sequence[Path] = ()) -> list[Path]:
     """Returns where weights are looked for: `extra`, the folders of $SHOWTELL_WEIGHTS, the download cache."""
     named = [
-        Path(entry).expanduser()
-        for entry in os.environ.get("SHOWTELL_WEIGHTS", "").split(os.pathsep)
-        if entry
+        expand_home(entry) for entry in os.environ.get("SHOWTELL_WEIGHTS", "").split(os.pathsep) if entry
     ]
     return [*extra, *named, cache_folder() / "weights"]
 
 
 def locate_weights(name: str) -> Path:
     """Returns the file that a recipe names: as a path, or, where it has no folder, in one of `weights_folders`."""
-    path = Path(name).expanduser()
+    path = expand_home(name)
     if path.name == name and not path.exists():
         for folder in weights_folders():
             if (folder / name).is_file():

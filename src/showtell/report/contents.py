@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from showtell.confidence import Reliability, Worth
 from showtell.evaluation import EvaluationReport
 from showtell.metrics import Difference
 from showtell.report.mistakes import KINDS, Mistake
-from showtell.report.people import People
+from showtell.report.people import People, shows_mistakes
 from showtell.report.usage import Usage
 
 RANKED_BY = "CIDEr"  # what makes a caption a good or a bad one
@@ -73,9 +73,13 @@ class Judged:
     )  # of the search's own probabilities of words; None where nothing was said
     explained: Mapping[str, Explained]  # image id -> why, of the worst and the best
 
-    def count_mistakes(self) -> dict[str, int]:
-        """Returns kind -> images that have such a mistake."""
-        counts = Counter(kind for found in self.mistakes.values() for kind in {one.kind for one in found})
+    def count_mistakes(self, among: Collection[str] | None = None) -> dict[str, int]:
+        """Returns kind -> images that have such a mistake, of all or of those with these ids."""
+        counts = Counter(
+            kind
+            for identifier in (self.mistakes if among is None else among)
+            for kind in {one.kind for one in self.mistakes[identifier]}
+        )
         return {kind: counts[kind] for kind in KINDS}
 
     def rank(self) -> list[str]:
@@ -127,6 +131,10 @@ class Report:
         str, str
     ]  # of the command: option -> what was given, files and folders by their names alone
     made: datetime  # in UTC
+
+    def beside_people(self) -> list[str]:
+        """Returns the ids of the images where mistakes of models can be compared with those of people."""
+        return [image.id for image in self.images if shows_mistakes(image.references)]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-serialisable values; each model's `evaluation` is what `showtell evaluate --output` writes."""

@@ -109,7 +109,8 @@ def judge_models(
         )
         for label, captioner in models.items()
     }
-    references = {image.id: [tokenize(text) for text in image.captions] for image in usable}
+    captions = {image.id: image.captions for image in usable}
+    references = {identifier: [tokenize(text) for text in own] for identifier, own in captions.items()}
     training = _list_training(dataset) if split != "train" else None
     nouns = Nouns(
         [one for own in references.values() for one in own] + [text.split(" ") for text in training or ()]
@@ -123,6 +124,7 @@ def judge_models(
             captioner,
             evaluations[label],
             references,
+            captions,
             nouns,
             training,
             {
@@ -141,9 +143,7 @@ def judge_models(
         left_out=tuple(left_out),
         models=tuple(judged),
         comparisons=comparisons,
-        people=judge_people(
-            {image.id: image.captions for image in usable}, nouns, metrics=metrics, corpus_idf=corpus_idf
-        ),
+        people=judge_people(captions, nouns, metrics=metrics, corpus_idf=corpus_idf),
         trained=training is not None,
         options=dict(options or {}),
         made=datetime.now(UTC),
@@ -251,6 +251,7 @@ def _judge(
     captioner: Captioner,
     evaluation: EvaluationReport,
     references: Mapping[str, Sequence[Sequence[str]]],
+    captions: Mapping[str, Sequence[str]],
     nouns: Nouns,
     training: Counter[str] | None,
     examples: Mapping[str, Path],
@@ -268,7 +269,7 @@ def _judge(
         for identifier, caption in best.items()
         if caption.words
     }
-    texts = [[" ".join(one) for one in references[identifier]] for identifier in said]
+    texts = [captions[identifier] for identifier in said]
     ratings = [
         Rating(caption.confidence, caption.word_confidences)
         for identifier in said

@@ -12,6 +12,7 @@ import numpy as np
 from showtell.metrics import CorpusIdf, score
 from showtell.report.mistakes import KINDS, find_mistakes
 from showtell.report.nouns import Nouns
+from showtell.report.words import AGREEING
 from showtell.text import tokenize
 
 _SEED = 0  # of the draw of one caption of each picture
@@ -23,12 +24,19 @@ class People:
 
     images: int = 0  # those with two references or more
     scores: Mapping[str, float] = field(default_factory=dict)  # coco-caption's keys, of one caption an image
+    judged: int = 0  # images where the rules look at what people wrote: those that `shows_mistakes`
     mistakes: Mapping[str, float] = field(default_factory=dict)  # kind -> share of the references with one
     mistaken: float | None = None  # share of the references with a mistake of any kind
 
     def to_dict(self) -> dict[str, Any]:
         """Returns JSON-serialisable values."""
         return asdict(self)
+
+
+def shows_mistakes(references: Sequence[str]) -> bool:
+    """Returns whether the rules can find something in what people wrote: without the caption that is judged, so many
+    must be left as have to agree."""
+    return len(references) > AGREEING
 
 
 def judge_people(
@@ -40,8 +48,8 @@ def judge_people(
 ) -> People:
     """Judges people's own captions as those of models are judged, each by the others of its picture.
 
-    The rules look at every caption. The metrics look at one of each picture, drawn with a fixed seed: people differ in
-    how they write, and data sets may list one writer first.
+    The rules look at every caption of the images that `shows_mistakes`. The metrics look at one of each picture, drawn
+    with a fixed seed: people differ in how they write, and data sets may list one writer first.
 
     Args:
         references: image id -> captions.
@@ -53,14 +61,15 @@ def judge_people(
     if not several:
         return People()
     counts: Counter[str] = Counter()
-    judged = mistaken = 0
-    for own in several.values():
+    written = mistaken = 0
+    judged = [own for own in several.values() if shows_mistakes(own)]
+    for own in judged:
         words = [tokenize(text) for text in own]
         for place, caption in enumerate(words):
             found = find_mistakes(caption, [*words[:place], *words[place + 1 :]], nouns)
             counts.update({mistake.kind for mistake in found})
             mistaken += bool(found)
-            judged += 1
+            written += 1
     generator = np.random.default_rng(_SEED)
     drawn = {identifier: own.pop(generator.integers(len(own))) for identifier, own in several.items()}
     scores = score(
@@ -69,6 +78,7 @@ def judge_people(
     return People(
         images=len(several),
         scores=scores.corpus,
-        mistakes={kind: counts[kind] / judged for kind in KINDS},
-        mistaken=mistaken / judged,
+        judged=len(judged),
+        mistakes={kind: counts[kind] / written for kind in KINDS} if judged else {},
+        mistaken=mistaken / written if judged else None,
     )

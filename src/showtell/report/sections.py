@@ -15,7 +15,7 @@ from showtell.report.charts import Axis, Histogram, draw_histogram, draw_reliabi
 from showtell.report.contents import RANKED_BY, Comparison, Judged, Report
 from showtell.report.markup import Content, Markup, element, join, percent, short, table
 from showtell.report.mistakes import KINDS
-from showtell.report.summary import describe_p
+from showtell.report.summary import describe_p, describe_shared
 from showtell.report.usage import Preference, Usage
 from showtell.text import tokenize
 
@@ -27,7 +27,7 @@ _RULES = (
     "English. The column "
     "“people” says how often the same rule finds something in what people wrote, each caption judged "
     "by the others of its "
-    "picture: what a rule finds no more often than there is mostly a choice of words."
+    "picture, where there are three or more: what a rule finds no more often than there is mostly a choice of words."
 )
 
 
@@ -143,6 +143,16 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
     """Returns what the rules found, rule by rule."""
     counts = [model.count_mistakes() for model in report.models]
     images = len(report.images)
+    shared = report.beside_people()
+    labels = [model.label for model in report.models]
+    header = ["Rule", *labels, "people"]
+    beside: list[
+        dict[str, int]
+    ] = []  # each model on the images where people are judged, if these are not all
+    if 0 < len(shared) < images:
+        beside = [model.count_mistakes(shared) for model in report.models]
+        where = describe_shared(shared)
+        header = ["Rule", *labels, *(f"{label} {where}" for label in labels), f"people {where}"]
     rows = [
         [
             kind.title,
@@ -153,13 +163,14 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
                 )
                 for number, (model, found) in enumerate(zip(report.models, counts))
             ),
+            *(percent(found[key] / len(shared), 1) for found in beside),
             percent(report.people.mistakes[key], 1) if key in report.people.mistakes else "–",
         ]
         for key, kind in KINDS.items()
     ]
     parts: list[Content] = [
         element("p", _RULES, class_="soft"),
-        table("Images with a finding", ["Rule", *(model.label for model in report.models), "people"], rows),
+        table("Images with a finding", header, rows),
     ]
     for key, kind in KINDS.items():
         inner: list[Content] = [element("p", kind.rule)]

@@ -11,6 +11,7 @@ from showtell.report.contents import RANKED_BY, Judged, Report
 from showtell.report.markup import Content, Markup, element, join, percent
 from showtell.report.mistakes import KINDS
 from showtell.report.scores import compare_with_people
+from showtell.report.words import AGREEING
 
 _FREQUENT = 3  # kinds of mistakes that are named
 
@@ -54,6 +55,11 @@ def enumerate_words(words: Sequence[str]) -> str:
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 
+def describe_shared(shared: Sequence[str]) -> str:
+    """Returns on which images mistakes are compared with those of people, where it is not on all."""
+    return f"on the {count(len(shared), 'image')} with {AGREEING + 1} references or more"
+
+
 def _sum_up(model: Judged, report: Report) -> Markup:
     evaluation = model.evaluation
     interval = evaluation.intervals.get(RANKED_BY)
@@ -71,15 +77,20 @@ def _sum_up(model: Judged, report: Report) -> Markup:
 def _count_mistakes(model: Judged, report: Report) -> str:
     captions = len(model.mistakes)
     having = sum(bool(found) for found in model.mistakes.values())
-    people = report.people
-    share = f"{percent(having / captions)}{_beside(people.mistaken)}"
+    people, shared = report.people, report.beside_people()
+    share = percent(having / captions)
+    if len(shared) == captions:
+        share += _beside(people.mistaken)
+    elif shared and people.mistaken is not None:
+        ours = sum(bool(model.mistakes[identifier]) for identifier in shared) / len(shared)
+        share += f" ({describe_shared(shared)} {percent(ours)}, people {percent(people.mistaken)})"
     has = "has" if having == 1 else "have"
     told = f"Of {count(captions, 'caption')}, {having:,} {has} a probable mistake, {share}"
     counts = {kind: images for kind, images in model.count_mistakes().items() if images}
     frequent = sorted(counts, key=lambda kind: -counts[kind])[:_FREQUENT]
     named = [
         f"{KINDS[kind].title.lower()} {percent(counts[kind] / captions, 1)}"
-        f"{_beside(people.mistakes.get(kind), 1)}"
+        f"{_beside(people.mistakes.get(kind), 1) if len(shared) == captions else ''}"
         for kind in frequent
     ]
     return f"{told}, most often {enumerate_words(named)}." if named else f"{told}."
@@ -91,7 +102,8 @@ def _beside(share: float | None, digits: int = 0) -> str:
 
 def _calibrated(model: Judged) -> str:
     if model.worth is None:
-        return "It does not say how sure it is."
+        said = any(captions[0].confidence is not None for captions in model.evaluation.captions.values())
+        return "It says nothing." if said else "It does not say how sure it is."
     error = model.worth.captions.expected_error
     return f"Its confidence in a caption is off by {100 * error:.1f} percentage points on average."
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 from showtell.confidence import FUNCTION_WORDS
@@ -73,6 +74,9 @@ def measure_usage(
     preferences = [Preference(word, ours.get(word, 0.0), theirs.get(word, 0.0)) for word in content]
     preferences.sort(key=lambda one: (one.people - one.said, one.word))
     known = [one for one in preferences if one.word in vocabulary]
+    again = (
+        (text, times) for text, times in texts.most_common() if times > 1 or (training and training[text])
+    )
     return Usage(
         captions=len(captions),
         distinct=len(texts),
@@ -82,8 +86,7 @@ def measure_usage(
         people_words=len(theirs),
         favourites=tuple(
             Favourite(text, times, None if training is None else training[text])
-            for text, times in texts.most_common(LISTED)
-            if times > 1 or (training and training[text])
+            for text, times in islice(again, LISTED)
         ),
         overused=tuple(one for one in preferences[:LISTED] if one.said > one.people),
         underused=tuple(one for one in known[::-1][:LISTED] if one.said < one.people),

@@ -26,7 +26,7 @@ from showtell.bundle import Bundle, save_bundle
 from showtell.data.records import Dataset
 from showtell.data.splits import save_splits
 from showtell.errors import ConfigError, TrainingError, UsageError
-from showtell.files import lock_folder, remove_partial_files, write_json
+from showtell.files import expand_home, lock_folder, remove_partial_files, write_json
 from showtell.recipes import SECTIONS, Recipe
 from showtell.training.checkpoint import read_values
 from showtell.training.history import LOG
@@ -52,7 +52,7 @@ def find_training_weights(bundle: Path, recipe: Recipe) -> list[Path]:
         record = json.loads((bundle.parent.parent / "recipe.json").read_text(encoding="utf-8"))
         encoders.insert(0, replace(recipe.encoder, weights=str(record["recipe"]["encoder"]["weights"])))
     named = [one.weights for encoder in encoders for one in encoder.backbones()]
-    return [Path(path).expanduser().parent for path in named if Path(path).name != path]
+    return [expand_home(path).parent for path in named if Path(path).name != path]
 
 
 class RunFolder:

@@ -11,7 +11,7 @@ then it is neither as likely as the likeliest words nor unlike them all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -166,11 +166,13 @@ class RunData:
     """What a run learns.
 
     Args:
-        dataset: whose training images are followed by those that the run rehearses.
+        given: the new data.
+        dataset: the same, whose training images are followed by those that the run rehearses.
         new_images: training images before these; None where there are no old data.
         fingerprints: of what was given; they stay the same where epochs, and with them old images, are added to a run.
     """
 
+    given: Dataset
     dataset: Dataset
     new_images: int | None
     fingerprints: Mapping[str, str]
@@ -187,23 +189,25 @@ def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingCo
     Raises:
         ConfigError: there are no old data to rehearse.
         SplitError: the old data have no images in train.
-        DataError: an image file is in different splits of both.
+        DataError: an image file is in different splits of both: what was learnt would judge what was forgotten.
     """
     given = {"data": dataset.fingerprint()}
     if old_data is None:
         if not config.rehearsal:
-            return RunData(dataset, None, given)
+            return RunData(dataset, dataset, None, given)
         raise ConfigError(
             f"training.rehearsal = {config.rehearsal:g} learns pictures again that the captioner was trained on. Name "
             "these data with --old-data DATA, or set training.rehearsal = 0 (the recipe fine-tune needs none)."
         )
+    judging = tuple(image for image in old_data.images if image.split)  # or learnt; others are neither
+    join_datasets([dataset, replace(old_data, images=judging)])  # all of them, for the check
     new = len(dataset.split("train").images)
     if not config.rehearsal:
-        return RunData(dataset, new, given)
+        return RunData(dataset, dataset, new, given)
     old = old_data.split("train")
     count = count_rehearsed(config, new) * max(1, config.epochs)
     joined = join_datasets([dataset, draw_images(old, count, seed=config.seed)])
-    return RunData(joined, new, {**given, "old data": old.fingerprint()})
+    return RunData(dataset, joined, new, {**given, "old data": old.fingerprint()})
 
 
 def check_needs_no_start(recipe: Recipe) -> None:

@@ -134,7 +134,7 @@ class _Run:
     ) -> None:
         self.recipe, self.dataset, self.watcher, self.processes = recipe, data.dataset, watcher, processes
         self.config = recipe.training
-        self.data_fingerprints = data.fingerprints
+        self.data = data
         self.include_encoder = include_encoder or recipe.encoder.weights == FROM
         self.start = start
         self.folder = RunFolder(output)
@@ -179,7 +179,7 @@ class _Run:
 
     def train(self, *, resume: bool, tensorboard: bool, split_seed: int | None) -> TrainingResult:
         fingerprints = {
-            **self.data_fingerprints,
+            **self.data.fingerprints,
             "vocabulary": self.vocabulary.fingerprint(),
             "encoder": self.encoder.fingerprint,  # where it is trained: of the weights that it starts from
         }
@@ -190,7 +190,7 @@ class _Run:
             check_needs_no_start(self.recipe)
         self.processes.check_same(fingerprints, "other data or another encoder")
         begin = partial(self.folder.open, resume=resume, split_seed=split_seed)
-        resumed = self.processes.first(lambda: begin(self.recipe, self.dataset, fingerprints))
+        resumed = self.processes.first(lambda: begin(self.recipe, self.data.given, fingerprints))
         torch.manual_seed(self.processes.seed(self.config.seed))
         if resumed:
             self._restore()
@@ -402,7 +402,7 @@ class _Run:
             self.captioning,
             self._encoder_of(self.captioning),
             self.vocabulary,
-            split_fingerprint=self.dataset.fingerprint(),
+            split_fingerprint=self.data.given.fingerprint(),
             scores={"dev": record},
             include_encoder=self.include_encoder,
         )
