@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bulked import draw_pictures, write_tar
+from bulked import draw_pictures, write_folder, write_table, write_tar
 from showtell.bulk.results import read_results
 from showtell.cli.main import main
 
@@ -133,3 +134,68 @@ def test_failed_rows_are_tried_again_and_told_until_they_are_done(
     assert (code, "error" in said) == (0, False)
     assert not any(record.error for record in read_results(output))
     assert run()[0] == 0
+
+
+def test_a_caption_that_was_there_is_kept_where_its_image_is_gone(
+    photographs: list[Path], exported_model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = write_folder(tmp_path / "in", {**draw_pictures(photographs, 4), "000.jpg": b"no image"})
+    command = ["bulk", str(folder), "--model", exported_model, "--output", str(tmp_path / "out")]
+    assert main([*command, "--workers", "1"]) == 1
+    before = list(read_results(tmp_path / "out"))
+    (folder / "000.jpg").write_bytes((folder / "001.jpg").read_bytes())
+    (folder / "002.jpg").unlink()
+    (folder / "003.jpg").write_bytes(b"spoilt, too")
+    assert main([*command, "--workers", "1", "--retry-failed"]) == 0
+    after = list(read_results(tmp_path / "out"))
+    assert before[0].error
+    assert after[1:] == before[1:]
+    assert not any(record.error for record in after)
+    capsys.readouterr()
+
+
+def test_what_lies_below_a_folder_of_images_is_told(
+    photographs: list[Path], exported_model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    pictures = draw_pictures(photographs, 2)
+    folder = write_folder(tmp_path / "in", pictures)
+    (folder / "more" / "tables").mkdir(parents=True)
+    write_tar(folder / "more" / "a.tar", pictures)
+    write_tar(folder / "more" / "b.tar.gz", pictures, "w:gz")
+    write_table(folder / "more" / "tables" / "c.parquet", pictures)
+    command = ["bulk", str(folder), "--model", exported_model, "--output", str(tmp_path / "out")]
+    assert main([*command, "--workers", "1"]) == 0
+    said = capsys.readouterr().err
+    assert (
+        "Passed over in folders: Parquet files (1) and tar files (2). These are looked for in a folder itself"
+        in said
+    )
+    assert "is complete: 2 rows" in said
+    command[1] = str(folder / "more")
+    command[-1] = str(tmp_path / "other")
+    for path in (folder / "more").glob("*.tar*"):
+        path.unlink()
+    assert main(command) == 1
+    said = capsys.readouterr().err
+    assert "there are no images here. Passed over in folders: Parquet files (1)." in said
+
+
+def test_columns_are_of_parquet(
+    photographs: list[Path], exported_model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    command = ["bulk", str(photographs[0]), "--model", exported_model, "--output", str(tmp_path / "out")]
+    assert main([*command, "--image-column", "photo"]) == 2
+    assert "--image-column and --key-column are of Parquet files" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_model_is_refused_with_the_name_of_the_first(
+    photographs: list[Path], exported_model: str, tmp_path: Path, capsys: Capture
+) -> None:
+    command = ["bulk", str(photographs[0]), "--output", str(tmp_path / "out"), "--workers", "1"]
+    assert main([*command, "--model", exported_model]) == 0
+    capsys.readouterr()
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert re.search(r"was made with model = [0-9a-f]{12}\.\.\., and now [0-9a-f]{12}\.\.\.", said)
+    assert f"The model of then was called {exported_model}." in said

@@ -208,7 +208,7 @@ def test_a_killed_worker_loses_nothing(
         random.Random(seed).choice(workers).kill()
         _, said = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, said
-    assert "1 workers died, and their work was done again" in said
+    assert "1 worker died; the work was done again" in said
     assert "(raylet)" not in said
     same_rows(tmp_path / "out", undisturbed)
 
@@ -320,5 +320,5 @@ def test_two_nodes_share_the_work_and_one_may_be_lost(
             driver.kill()
             driver.wait()
     assert driver.returncode == 1, said
-    assert "1 workers died, and their work was done again" in said
+    assert "1 worker died; the work was done again" in said
     same_rows(output, undisturbed)

@@ -323,7 +323,7 @@ def test_a_frozen_backbone_is_found_by_its_digest(
     with pytest.raises(EncoderError) as error:
         Captioner.load(result.bundle)
     source = load_bundle(result.bundle).encoder.source
-    for told in (source["digest"], "mobilenet_edgetpu_100.safetensors", "Get it from", "SHOWTELL_WEIGHTS"):
+    for told in (source["digest"], "mobilenet_edgetpu_100.safetensors", "It comes from", "SHOWTELL_WEIGHTS"):
         assert told in str(error.value)
     monkeypatch.setenv("SHOWTELL_WEIGHTS", str(shared / "weights"))
     [found] = Captioner.load(result.bundle).caption([picture])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -211,6 +212,49 @@ def test_old_data_that_cannot_be_captioned_do_not_spoil_the_run(
     assert first.path.name in said.err
     assert "CIDEr" in json.loads(said.out)
     assert Captioner.load(tmp_path / "run") is not None
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "calibrate"])
+def test_a_model_is_not_judged_in_silence_on_what_it_has_seen(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run that learnt two of the five test pictures, and was chosen by a third."""
+    run = tmp_path / "seen"
+    shutil.copytree(trained_run(include_encoder=True), run)
+    data = str(shared_dataset().images[0].path.parent.parent)
+    words = [command, str(run), "--data", data, "--split", "test"]
+    if command != "calibrate":
+        words += ["--output", str(tmp_path / "out")]
+    told = "seen: of 5 images in test 2 were learnt and 1 chose its best epoch, as its run's splits.json says"
+    main(words)
+    assert "seen: of" not in capsys.readouterr().err
+    written = json.loads((run / "splits.json").read_text())
+    one, two, three, *written["splits"]["test"] = written["splits"]["test"]
+    written["splits"]["train"] += [one, two]
+    written["splits"]["dev"] += [three]
+    (run / "splits.json").write_text(json.dumps(written))
+    main(words)
+    assert f"{told}. It seems better than it is; --splits seen/splits.json" in capsys.readouterr().err
+    if command == "report":
+        assert html.escape(told) in (tmp_path / "out" / "report.html").read_text()
+    if command == "evaluate":
+        assert json.loads((tmp_path / "out").read_text())["notes"][-1].startswith(told)
+
+
+def test_old_data_without_splits_are_refused_with_what_to_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    old.mkdir()
+    [image, *_] = shared_dataset().images
+    shutil.copyfile(image.path, old / "a.png")
+    (old / "captions.csv").write_text("image,caption\na.png,a red circle\n")
+    words = command(tmp_path / "run")
+    words[words.index("--from") + 1] = str(find_bundle(trained_run(include_encoder=True)))
+    assert main([*words, "--old-data", str(old)]) == 2
+    said = capsys.readouterr().err
+    assert f"--old-data {old}: " in said
+    assert "as in a column `split`" in said
 
 
 # Rehearsal

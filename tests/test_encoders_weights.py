@@ -321,7 +321,7 @@ def test_files_are_found_by_digest_whatever_their_name(
     content = b"some weights"
     digest = hashlib.sha256(content).hexdigest()
     with pytest.raises(
-        EncoderError, match=f"not found: m.pth with sha256 {digest}. Get it from the page"
+        EncoderError, match=f"not found: m.pth with sha256 {digest}. It comes from the page"
     ) as caught:
         find_weights(digest, file_name="m.pth", address="the page")
     assert all(str(folder) in str(caught.value) for folder in (first, second, cache / "weights"))

@@ -162,8 +162,9 @@ def fit_confidence(
     captions, references = [said for said, _ in pairs], [own for _, own in pairs]
     if len(captions) < LEAST_IMAGES:
         raise UsageError(
-            f"{len(captions)} images with captions are too few to learn how sure a captioner may be. Give at least "
-            f"{LEAST_IMAGES}, better 1,000."
+            f"{len(captions)} images with captions are too few to learn how sure a captioner may be. It takes at least "
+            f"{LEAST_IMAGES}, better 1,000: those of another split (--split), or a larger one "
+            "(--dev-fraction when training)."
         )
     support = [_find_support(said, own) for said, own in zip(captions, references, strict=True)]
     supported = np.concatenate(support)

@@ -76,6 +76,11 @@ def _connect(address: str | None, cpus: int, store_bytes: int) -> None:
     except (ConnectionError, RuntimeError, ValueError, ImportError, exceptions.RayError) as error:
         if address is None:
             raise
+        if address == "auto":
+            raise UsageError(
+                "--ray-address auto: Ray does not run on this machine. Start it (ray start --head), or leave the "
+                "option out: then it is started for this command."
+            ) from None
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"--ray-address {address}: cannot connect to Ray there: {reason}") from None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -31,6 +32,7 @@ from showtell.outputs import one_line
 KINDS = ("auto", "images", "list", "parquet", "webdataset")
 _TARS = (".tar", ".tar.gz", ".tgz")
 _TABLES = (".parquet", ".pq")
+_PACKED = {"parquet": _TABLES, "webdataset": _TARS}
 _CALLED = {"parquet": "Parquet files", "webdataset": "tar files", "images": "images"}
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
 _CONNECTIONS = 16  # footers of Parquet files that are read at once: over a network each takes a while
@@ -54,8 +56,11 @@ class Inputs:
         """Returns the words as they mean the same wherever they are read."""
         return [word if is_remote(word) else os.path.abspath(expand_home(word)) for word in self.words]  # noqa: PTH100
 
-    def pieces(self) -> Iterator[Picture | Part]:
+    def pieces(self, passed_over: Counter[str] | None = None) -> Iterator[Picture | Part]:
         """Yields everything that there is to caption, in the order of the results.
+
+        Args:
+            passed_over: is given how many files of another kind lie in folders of images, by what they are called.
 
         Raises:
             InputError: there is nothing at a place, or a folder cannot be opened.
@@ -64,25 +69,34 @@ class Inputs:
             OSError: a place cannot be reached.
         """
         known: set[str] = set()  # schemes
+        kinds: set[str] = set()
+        others: Counter[str] = Counter() if passed_over is None else passed_over
         for word in self._words():
             nothing = True
-            for piece in self._pieces(word):
+            kind = self._kind_of(word)
+            kinds.add(kind)
+            for piece in self._pieces(word, kind, others):
                 nothing = False
                 if isinstance(piece, Picture):
                     _require_driver(piece.place, known)
                 yield piece
             if nothing:
-                raise InputError(f"{one_line(word)}: there are no images here.")
+                below = f" {describe_others(others)}" if others else ""
+                raise InputError(f"{one_line(word)}: there are no images here.{below}")
+        if "parquet" not in kinds and (self.columns.image or self.columns.key):
+            raise UsageError("--image-column and --key-column are of Parquet files, and the input has none.")
 
     def _words(self) -> Iterator[str]:
         yield from (word if is_remote(word) else str(expand_home(word)) for word in self.words)
 
-    def _pieces(self, word: str) -> Iterator[Picture | Part]:
-        kind = self.kind if self.kind != "auto" else _guess(word)
+    def _kind_of(self, word: str) -> str:
+        return self.kind if self.kind != "auto" else _guess(word)
+
+    def _pieces(self, word: str, kind: str, others: Counter[str]) -> Iterator[Picture | Part]:
         if kind == "list":
             yield from _listed(word)
         elif kind == "images":
-            yield from _pictures(word)
+            yield from _pictures(word, others)
         elif kind == "webdataset":
             yield from (Part(kind, _absolute(file)) for file in _files(word, _TARS))
         else:
@@ -93,7 +107,7 @@ class Inputs:
         if self.columns.key is None:
             return
         for word in self._words():
-            if (self.kind if self.kind != "auto" else _guess(word)) == "parquet":
+            if self._kind_of(word) == "parquet":
                 for file in _files(word, _TABLES):
                     yield from read_keys(_absolute(file), self.columns)
 
@@ -111,6 +125,15 @@ class Inputs:
                         yield Picture(key, _absolute(image))
 
 
+def describe_others(others: Mapping[str, int]) -> str:
+    """Returns what lies in folders of images and was passed over, and what to do; `others` as for `pieces`."""
+    found = " and ".join(f"{name} ({number:,})" for name, number in sorted(others.items()))
+    return (
+        f"Passed over in folders: {found}. These are looked for in a folder itself, not below it: name the folders "
+        "that hold them, or patterns ('folder/**/*.tar')."
+    )
+
+
 def _guess(word: str) -> str:
     """Returns the kind of input by how names end."""
     lower = word.lower()
@@ -123,8 +146,7 @@ def _guess(word: str) -> str:
     inside = list_folder(word)
     if inside is None:
         return "list"
-    suffixes = {"parquet": _TABLES, "webdataset": _TARS}
-    kinds = [kind for kind, ends in suffixes.items() if any(name.lower().endswith(ends) for name in inside)]
+    kinds = [kind for kind, ends in _PACKED.items() if any(name.lower().endswith(ends) for name in inside)]
     if kinds and _has_images(word):
         kinds.append("images")
     if len(kinds) > 1:
@@ -180,16 +202,23 @@ def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
     return found
 
 
-def _pictures(word: str) -> Iterator[Picture]:
+def _pictures(word: str, others: Counter[str]) -> Iterator[Picture]:
+    def pass_over(place: str) -> None:
+        others.update(_CALLED[kind] for kind, ends in _PACKED.items() if place.lower().endswith(ends))
+
     pattern = _is_pattern(word)
     if is_remote(word):
         if not pattern and not is_folder(word):
             places: Iterable[str] = [word] if exists(word) else []
         else:
             places = match_pattern(word) if pattern else walk_files(word)
-        yield from (Picture(place, place) for place in places if _is_image(place))
+        for place in places:
+            if _is_image(place):
+                yield Picture(place, place)
+            else:
+                pass_over(place)
     elif pattern or is_folder(word):
-        for item in expand_pattern(word) if pattern else scan_folder(word):
+        for item in expand_pattern(word) if pattern else scan_folder(word, on_other=pass_over):
             if item.error:  # of a folder: the plan is made once, and would never know of the images in it
                 raise InputError(f"{one_line(item.name)}: {item.error}, and its images would be missing.")
             yield Picture(item.name, _absolute(item.name))

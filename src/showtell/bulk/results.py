@@ -21,7 +21,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ VERSION = 1
 RUN, PLAN, MANIFEST, ROWS, DONE = "run.json", "plan.jsonl.gz", "manifest.json", "captions", "done"
 _OURS = {RUN, PLAN, MANIFEST, ROWS, DONE, ".lock"}
 _VERSION = "showtell_bulk"
+_FOUND = ("called", "shards", "images")  # in run.json, and nothing that a later run is compared with
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,29 @@ class Finished:
 def commit_shard(store: Store, number: int, records: list[Record], form: str) -> Finished:
     """Writes the rows of a shard, then the entry that makes them count.
 
+    Where it was done before, and an image that had captions cannot be read any more, its earlier row stays.
+
     Raises:
         OSError: they cannot be written.
     """
-    data = write_rows(records, form)
     file = f"{ROWS}/{number:06d}.{form}"
+    if any(record.failure for record in records):
+        earlier = _read_captioned(store, file, form)
+        records = [earlier.get(record.image, record) if record.failure else record for record in records]
+    data = write_rows(records, form)
     failed = [record for record in records if record.failure]
     digest = hashlib.sha256(data).hexdigest()
     entry = Entry(number, file, len(records), len(failed), len(data), digest)
     store.write(file, data)
     store.write(f"{DONE}/{number:06d}.json", json.dumps(asdict(entry)).encode())
     return Finished(entry, tuple(record.to_dict() for record in failed[:SHOWN]))
+
+
+def _read_captioned(store: Store, file: str, form: str) -> dict[str, Record]:
+    """Returns the rows without an error that a file has, by image; none where it is not there, or torn."""
+    with contextlib.suppress(FileNotFoundError, DataError):
+        return {record.image: record for record in read_rows(store.read(file), form) if not record.failure}
+    return {}
 
 
 class Results:
@@ -105,20 +118,33 @@ class Results:
                     "folder as --output."
                 ) from None
             return False
-        before = {key: value for key, value in run.items() if key not in ("shards", "images")}
+        before = {key: value for key, value in run.items() if key not in _FOUND}
         if differences := describe_differences(before, wanted):
+            called = ""
+            if before.get("model") != wanted.get("model"):
+                called = f" The model of then was called {' + '.join(run['called'])}."
             raise JournalError(
-                f"{self.store} was made with {differences}. Use the same input, model and options as before, or "
-                "choose another --output."
+                f"{self.store} was made with {differences}.{called} Use the same input, model and options as before, "
+                "or choose another --output."
             )
         self.plan = Plan(run["shards"], run["images"])
         self.store.clean((), (ROWS, DONE))  # only now these are known to be ours
         return True
 
     def begin(
-        self, made_by: Mapping[str, Any], shards: Iterable[Shard], keys: Callable[[], Iterable[str]]
+        self,
+        made_by: Mapping[str, Any],
+        shards: Iterable[Shard],
+        keys: Callable[[], Iterable[str]],
+        called: Sequence[str] = (),
     ) -> None:
         """Makes the plan. What makes it valid is written last.
+
+        Args:
+            made_by: what rows depend on.
+            shards: what there is to do.
+            keys: of rows that the shards do not name.
+            called: what the models are called, for people: a later run may call them otherwise.
 
         Raises:
             InputError, DataError, UsageError: the input cannot be used.
@@ -127,7 +153,8 @@ class Results:
             self.plan = write_plan(shards, file, keys)
             file.flush()
             self.store.write_from(PLAN, Path(file.name))
-        run = {_VERSION: VERSION, **made_by, "shards": self.plan.shards, "images": self.plan.images}
+        found = {"called": list(called), "shards": self.plan.shards, "images": self.plan.images}
+        run = {_VERSION: VERSION, **made_by, **found}
         self.store.write(RUN, json.dumps(run, indent=1).encode())
 
     def survey(self) -> list[int]:

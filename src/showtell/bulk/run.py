@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from showtell.bulk.engine import Failed, Resources, open_pool
-from showtell.bulk.inputs import Inputs
+from showtell.bulk.inputs import Inputs, describe_others
 from showtell.bulk.places import open_store
 from showtell.bulk.plan import cut_shards
 from showtell.bulk.results import Finished, Results
 from showtell.bulk.work import CaptionWorker, Job
 from showtell.captioner import BATCH
 from showtell.errors import count
+from showtell.library import DEFAULT
 from showtell.outputs import Record
 
 if TYPE_CHECKING:
@@ -81,7 +82,11 @@ def run_bulk(
             if resources.address is not None:  # that nobody is there must not come out behind a long plan
                 pool = opened.enter_context(open_pool(CaptionWorker, (job,), resources))
             say("looking for images")
-            results.begin(made_by, cut_shards(inputs.pieces(), shard_size), inputs.keys)
+            others: Counter[str] = Counter()
+            shards = cut_shards(inputs.pieces(others), shard_size)
+            results.begin(made_by, shards, inputs.keys, job.models or (DEFAULT,))
+            if others:
+                say(describe_others(others))
         if torn := results.survey():
             say(f"rows are gone or torn: {count(len(torn), 'finished shard')}, done again")
         missing = results.missing(retry_failed=retry_failed)

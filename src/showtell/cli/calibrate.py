@@ -12,6 +12,7 @@ from showtell.cli.decoding_options import add_decoding_options, read_decoding_se
 from showtell.cli.engine_options import add_engine_options, load_captioner
 from showtell.cli.output import log, print_json
 from showtell.cli.progress import show_progress
+from showtell.cli.scoring_options import find_learnt
 from showtell.errors import UsageError, require_packages
 from showtell.files import write_atomically, write_json
 
@@ -67,7 +68,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         require_packages("train", "Drawing the reliability diagram", "matplotlib")
     folder = find_model(locate_model(arguments.model))
-    images = read_split_data(arguments).split(arguments.split).images[: arguments.max_images]
+    dataset = read_split_data(arguments)
+    images = dataset.split(arguments.split).images[: arguments.max_images]
+    for note in find_learnt([arguments.model], dataset, arguments.split):
+        log(note)
     captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings)
     captions: list[Said] = []

@@ -9,7 +9,14 @@ from showtell.cli.decoding_options import read_decoding_settings
 from showtell.cli.engine_options import load_captioner
 from showtell.cli.output import log, print_json, write_json
 from showtell.cli.progress import show_progress
-from showtell.cli.scoring_options import add_scoring_options, describe, find_copies, read_scoring_data
+from showtell.cli.scoring_options import (
+    add_notes,
+    add_scoring_options,
+    describe,
+    find_copies,
+    find_learnt,
+    read_scoring_data,
+)
 
 
 def add_parser(commands: Commands) -> None:
@@ -59,6 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
             copies=copies,
             progress=progress,
         )
+    report = add_notes(report, find_learnt(arguments.model, dataset, arguments.split))
     describe(report)
     if arguments.output is not None:
         write_json(arguments.output, report.to_dict())

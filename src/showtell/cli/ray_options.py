@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from showtell.cli.output import log
-from showtell.errors import require_packages
+from showtell.errors import count, require_packages
 
 
 def add_ray_address(group: argparse._ArgumentGroup, *, otherwise: str) -> None:
@@ -38,7 +38,7 @@ def without_chatter() -> Iterator[None]:
 def log_workers(lost: int, done: Mapping[str, int]) -> None:
     """Says how many workers died, and, where they were in several places, how many images were done in each."""
     if lost:
-        log(f"{lost:,} workers died, and their work was done again")
+        log(f"{count(lost, 'worker')} died; the work was done again")
     if len(done) > 1:
-        places = ", ".join(f"{place} {count:,}" for place, count in sorted(done.items()))
+        places = ", ".join(f"{place} {images:,}" for place, images in sorted(done.items()))
         log(f"spread over {len(done):,} nodes: {places}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from showtell.cli.arguments import Commands, add_command, integer, model, writable_folder
@@ -10,7 +11,14 @@ from showtell.cli.decoding_options import read_decoding_settings
 from showtell.cli.engine_options import load_captioner
 from showtell.cli.output import log
 from showtell.cli.progress import show_stages
-from showtell.cli.scoring_options import add_scoring_options, describe, find_copies, read_scoring_data
+from showtell.cli.scoring_options import (
+    add_notes,
+    add_scoring_options,
+    describe,
+    find_copies,
+    find_learnt,
+    read_scoring_data,
+)
 from showtell.errors import UsageError
 
 _NO_OPTIONS = frozenset({"model", "output", "debug", "run", "parser"})  # of what argparse finds
@@ -91,6 +99,18 @@ def run(arguments: argparse.Namespace) -> int:
             options=list_options(arguments),
             progress=progress,
         )
+    report = replace(
+        report,
+        models=tuple(
+            replace(
+                one,
+                evaluation=add_notes(
+                    one.evaluation, find_learnt([folders[one.label]], dataset, arguments.split)
+                ),
+            )
+            for one in report.models
+        ),
+    )
     for judged in report.models:
         log(f"{judged.label}:")
         describe(judged.evaluation)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from showtell.cli.arguments import Parser, integer
@@ -61,6 +64,30 @@ def find_copies(arguments: argparse.Namespace, dataset: Dataset) -> dict[str, tu
     except MissingExtraError as error:
         log(f"{error} Without it nobody looks for images that training has, too.")
         return None
+
+
+def find_learnt(models: Sequence[str | Path], dataset: Dataset, split: str) -> tuple[str, ...]:
+    """Returns a note on each model in a run folder that has seen, as the run says, what is to judge it."""
+    from showtell.data.splits import describe_learnt, load_splits
+    from showtell.library import locate_model
+    from showtell.portable import find_model
+
+    notes = []
+    for model in models:
+        bundle = find_model(locate_model(model))
+        splits = bundle.parent.parent / "splits.json"
+        if bundle.parent.name == "bundles" and splits.is_file():
+            name = splits.parent.name
+            if told := describe_learnt(load_splits(splits), dataset, split):
+                notes.append(
+                    f"{name}: {told}. It seems better than it is; --splits {name}/{splits.name} judges it fairly."
+                )
+    return tuple(notes)
+
+
+def add_notes(report: EvaluationReport, notes: Sequence[str]) -> EvaluationReport:
+    """Returns an evaluation with more to know before it is believed."""
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def describe(report: EvaluationReport) -> None:

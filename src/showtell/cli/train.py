@@ -160,7 +160,13 @@ def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
                 f"--old-data {arguments.old_data} is not what {arguments.start} was trained on: {error} Give its data; "
                 "or name the bundle in it with --from, and the data's own splits hold."
             ) from None
-    dataset.split("dev")  # what is missing is said now, and not after the training
+    try:
+        dataset.split("dev")  # what is missing is said now, and not after the training
+    except SplitError as error:
+        raise SplitError(
+            f"--old-data {arguments.old_data}: {error} These data must say which of their pictures "
+            f"{arguments.start} was trained on (train) and which can judge it (dev), as in a column `split`."
+        ) from None
     return dataset
 
 

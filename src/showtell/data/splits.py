@@ -271,6 +271,27 @@ def load_splits(path: Path) -> SavedSplits:
     return SavedSplits({split: tuple(ids) for split, ids in splits.items()}, fingerprint, seed)
 
 
+def describe_learnt(saved: SavedSplits, dataset: Dataset, split: str) -> str:
+    """Returns why a model cannot be judged on a split as on pictures that it has not seen; "" where it can.
+
+    Args:
+        saved: of the run that the model comes from.
+        dataset: whose images are told by their ids.
+        split: of it; of "train" nobody expects that the model has not seen it.
+    """
+    if split == "train":
+        return ""
+    judging = {image.id for image in dataset.split(split).images}
+    learnt = len(judging.intersection(saved.splits.get("train", ())))
+    chose = len(judging.intersection(saved.splits.get("dev", ()))) if split == "test" else 0
+    parts = [
+        f"{learnt:,} were learnt" if learnt else "",
+        f"{chose:,} chose its best epoch" if chose else "",
+    ]
+    told = " and ".join(part for part in parts if part)
+    return told and f"of {count(len(judging), 'image')} in {split} {told}, as its run's splits.json says"
+
+
 def _rank(seed: int, id: str) -> bytes:
     """Returns a key that orders ids at random but always alike."""
     return hashlib.sha256(f"{seed}\0{id}".encode("utf-8", "surrogatepass")).digest()

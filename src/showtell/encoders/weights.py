@@ -278,8 +278,8 @@ def find_weights(digest: str, *, extra: Sequence[Path] = (), file_name: str = ""
     searched = ", ".join(f"{folder}{'' if folder.is_dir() else ' (does not exist)'}" for folder in folders)
     raise EncoderError(
         f"The encoder's weights were not found: {file_name or 'a file'} with sha256 {digest}. "
-        f"Get it from {address or 'where the model came from'} and put it in one of the folders that are "
-        f"searched: {searched}; or name its folder in the environment variable SHOWTELL_WEIGHTS."
+        f"It comes from {address or 'where the model came from'}. Put it in one of the folders that are searched: "
+        f"{searched}; or name its folder in the environment variable SHOWTELL_WEIGHTS."
     )
 
 

@@ -19,17 +19,20 @@ from showtell.intake.items import Item
 States = frozenset[int]  # how many parts of a pattern a path has matched so far; several, because of "**"
 _EVERYTHING: States = frozenset()  # inside a folder that is wanted as a whole
 _ANY_DEPTH = "**"
-Linked = Callable[[str], object]
+Told = Callable[[str], object]
 
 
-def scan_folder(folder: str, on_link: Linked = lambda _: None) -> Iterator[Item]:
+def scan_folder(
+    folder: str, on_link: Told = lambda _: None, on_other: Told = lambda _: None
+) -> Iterator[Item]:
     """Yields the images in a folder and its subfolders, and as failed items the folders that cannot be opened.
 
     Args:
         folder: its path, which begins the items' names.
         on_link: called with the path of each link to a folder, which is not followed.
+        on_other: called with the path of each file that is no image by its name.
     """
-    yield from _walk(folder, (), _EVERYTHING, on_link)
+    yield from _walk(folder, (), _EVERYTHING, on_link, on_other)
 
 
 def has_wildcards(word: str) -> bool:
@@ -37,7 +40,7 @@ def has_wildcards(word: str) -> bool:
     return any(sign in word for sign in "*?[")
 
 
-def expand_pattern(pattern: str, on_link: Linked = lambda _: None) -> Iterator[Item]:
+def expand_pattern(pattern: str, on_link: Told = lambda _: None) -> Iterator[Item]:
     """Yields the images that match a pattern, and all images in the folders that match it.
 
     `*`, `?` and `[abc]` stay within a name, `**` stands for any number of folders; neither matches a leading dot.
@@ -66,7 +69,9 @@ def natural_key(name: str) -> str:
     return f"{re.sub('[0-9]+', weigh, name.casefold())}\0{name}"
 
 
-def _walk(folder: str, parts: tuple[str, ...], states: States, on_link: Linked) -> Iterator[Item]:
+def _walk(
+    folder: str, parts: tuple[str, ...], states: States, on_link: Told, on_other: Told = lambda _: None
+) -> Iterator[Item]:
     """Yields what matches; a stack instead of recursion, so that no depth is too deep."""
     stack: list[tuple[str, States, list[str]]] = []  # folder, states, its names from last to first
 
@@ -103,8 +108,11 @@ def _walk(folder: str, parts: tuple[str, ...], states: States, on_link: Linked) 
             on_link(path)
         elif is_dir:
             yield from enter(path, inside)
-        elif inside == _EVERYTHING and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
-            yield Item(path, path)
+        elif inside == _EVERYTHING:
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
+                yield Item(path, path)
+            else:
+                on_other(path)
 
 
 def _names(folder: str) -> list[str]:

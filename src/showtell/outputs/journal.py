@@ -11,6 +11,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -194,7 +195,12 @@ class Journal:
 def describe_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Returns what results were made by and what is asked for now, where they differ; "" where they do not."""
     return "; ".join(
-        f"{key} = {before.get(key, 'nothing')}, and now {now.get(key, 'nothing')}"
+        f"{key} = {_short(before.get(key, 'nothing'))}, and now {_short(now.get(key, 'nothing'))}"
         for key in {**before, **now}
         if before.get(key) != now.get(key)
     )
+
+
+def _short(value: object) -> object:
+    """Returns a value; of a model's digest, which nobody reads to its end, the beginning."""
+    return f"{value[:12]}..." if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else value

@@ -137,8 +137,8 @@ KINDS: Mapping[str, Kind] = {
     ),
     "gender": Kind(
         "Gender words",
-        "The caption has a word for women or girls where at least two references have one for men or boys and none "
-        "one for women or girls, or the other way round.",
+        "The caption speaks of women or girls alone where at least two references speak of men or boys and none of "
+        "women or girls, or the other way round.",
         _find_genders,
     ),
     "missing": Kind(

@@ -29,6 +29,10 @@ _RULES = (
     "by the others of its "
     "picture, where there are three or more: what a rule finds no more often than there is mostly a choice of words."
 )
+_TRAINING = (
+    "The training data are the train split of the data that this report was made from. What a model learnt from other "
+    "data is not known here."
+)
 
 
 def show_comparisons(report: Report, cards: Cards) -> Markup:
@@ -214,7 +218,8 @@ def show_usage(report: Report) -> Markup:
         ["Different words that people said", *(f"{one.people_words:,}" for _, one in usages)],
     ]
     parts: list[Content] = [
-        table("How new captions are, and how rich", ["Measure", *(label for label, _ in usages)], rows)
+        element("p", _TRAINING, class_="soft") if report.trained else None,
+        table("How new captions are, and how rich", ["Measure", *(label for label, _ in usages)], rows),
     ]
     for label, usage in usages:
         parts += [element("h3", label), element("div", _usage_tables(label, usage), class_="tables")]
