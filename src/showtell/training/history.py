@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,16 @@ class EpochLog:
     captions_per_second: float  # in training
     seconds: float  # of training and evaluating
     dev: dict[str, float] | None  # scores, by key; None where dev was not captioned
+
+    def describe(self) -> str:
+        """Returns a line for people."""
+        dev = (
+            ""
+            if self.dev is None
+            else f", dev CIDEr {self.dev['CIDEr']:.3f}, Bleu_4 {self.dev['Bleu_4']:.3f}"
+        )
+        speed = f"{self.captions_per_second:.0f} captions/s, {self.seconds:.0f} s"
+        return f"epoch {self.epoch}: loss {self.loss:.3f}{dev}, {speed}"
 
 
 def read_log(run: Path) -> list[EpochLog]:
@@ -79,8 +89,9 @@ class History:
             if writes:
                 self._events = SummaryWriter(str(folder / "tensorboard"), purge_step=epochs + 1)
 
-    def add(self, entry: dict[str, Any]) -> None:
+    def add(self, log: EpochLog) -> None:
         """Appends what one epoch gave."""
+        entry = asdict(log)
         self.entries.append(entry)
         self._write()
         if self._events is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,19 @@ class Position:
     reinforced: int = 0  # self-critical steps so far
     averaged: int = 0  # steps that are in the average of the weights
     processes: int = 1  # that shared the last step
+
+    def take(self, scores: Mapping[str, float], *, epoch: int) -> bool:
+        """Takes note of the scores on dev after an epoch; returns whether no CIDEr was higher so far."""
+        self.stale += 1
+        if not scores["CIDEr"] > self.best:
+            return False
+        self.best, self.best_epoch, self.best_scores, self.stale = scores["CIDEr"], epoch, dict(scores), 0
+        return True
+
+    def end_epoch(self) -> None:
+        """Goes to the beginning of the next epoch."""
+        self.epoch, self.batch = self.epoch + 1, 0
+        self.loss_sum, self.tokens, self.captions, self.seconds = 0.0, 0, 0, 0.0
 
     def describe_processes(self, size: int) -> str:
         """Returns what it means that another number of processes goes on with the run."""

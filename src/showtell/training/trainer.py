@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from showtell.bundle import fingerprint_parts
 from showtell.config import FROM
@@ -28,12 +28,11 @@ from showtell.interruption import interruptible
 from showtell.recipes import Recipe
 from showtell.text import Vocabulary
 from showtell.training.accumulation import Share, plan_shares
-from showtell.training.averaging import AveragedModel
 from showtell.training.batches import BatchPart, encode_captions
-from showtell.training.checkpoint import read_checkpoint, read_random_state, restore, save_checkpoint
+from showtell.training.checkpoint import read_checkpoint, read_random_state, save_checkpoint
 from showtell.training.devices import LossEntry, LossLog, choose_device
 from showtell.training.fine_tuning import FineTuning
-from showtell.training.history import History
+from showtell.training.history import EpochLog, History
 from showtell.training.model import CaptionModel, TorchBackend, build_decoder, make_bundle
 from showtell.training.optimization import create_optimizer, set_learning_rate
 from showtell.training.position import Position
@@ -56,6 +55,7 @@ from showtell.training.stored_features import check_use, open_views
 from showtell.training.teacher_forcing import StepLoss, TeacherForcing
 from showtell.training.validation import Validation
 from showtell.training.watcher import SilentWatcher, Watcher
+from showtell.training.weights import Weights
 
 _STEPS_BETWEEN_CHECKS = 50  # on a GPU: to read a loss is to wait until it is computed
 
@@ -164,10 +164,7 @@ class _Run:
         self.position = Position()
         self.schedule = Schedule(recipe, self.captions, new=data.new_images)
         self.teacher = TeacherForcing(self.config, decoder, steps=self.schedule.taught_steps)
-        self.average = AveragedModel(self.model, self.config.ema) if recipe.averages else None
-        self.captioning = (
-            self.model if self.average is None else self.average.module
-        )  # what is evaluated and kept
+        self.weights = Weights(self.model, recipe)
         self.critic: SelfCritic | None = None
         if recipe.self_critical.epochs:
             self.critic = SelfCritic(
@@ -194,7 +191,7 @@ class _Run:
         torch.manual_seed(self.processes.seed(self.config.seed))
         if resumed:
             self._restore()
-        self.processes.align(self._modules())
+        self.processes.align(self.weights.modules())
         source, dev_source = self._open_images()
         history = History(
             self.folder.path,
@@ -223,10 +220,7 @@ class _Run:
 
     def _begin(self, start: Start) -> None:
         start.load_into(self.model, self.recipe, self.vocabulary, self.encoder)
-        if self.average is not None:
-            self.average.begin(self.model)
-            if self.config.blend < 1:
-                self.average.set_anchor()
+        self.weights.begin()
         known = len(start.bundle.vocabulary)
         self.watcher.note(
             f"starts from {start.folder}: {known:,} words, and {len(self.vocabulary) - known:,} new ones"
@@ -236,7 +230,7 @@ class _Run:
         changes = open_augmentation(self.recipe, self.training_set)
         if self.recipe.encoder.trainable:
             return DecodedImages(self.encoder, self.training_set, augmentation=changes), DecodedImages(
-                self._encoder_of(self.captioning), self.validation.own
+                self._encoder_of(self.weights.captioning), self.validation.own
             )
         with self.processes.first_before_others():
             caches = open_views(self.dataset, self.encoder, self.features, self.watcher, changes)
@@ -250,13 +244,8 @@ class _Run:
         plan = self.schedule.plan(position.epoch)
         ahead = plan[position.batch :]
         shares = plan_shares(plan, self.captions, self.schedule.batches_per_step(position.epoch))
-        if self.average is not None and position.epoch == self.config.epochs and position.batch == 0:
-            # Self-critical training goes on from what has been evaluated; Adam's moments go on, too, which is better
-            # than new ones (docs/experiments.md).
-            self.average.restart(self.model)
-            if self.recipe.self_critical.blend < 1:
-                self.average.set_anchor()
-                position.averaged = 0  # it is held back by the anchor already, and need not lag behind
+        if position.epoch == self.config.epochs and position.batch == 0:
+            self.weights.begin_rewarded(position)
         self.fine_tuning.start_epoch(position.epoch, self.watcher)
         self.watcher.stage(
             f"epoch {position.epoch + 1}/{self.schedule.epochs}",
@@ -315,14 +304,8 @@ class _Run:
         if not share.ends:
             return found.captions
         self.optimizer.step()
-        if self.average is not None:
-            self.average.follow(self.model, position.averaged, blend=self._blend())
-            position.averaged += 1
+        self.weights.follow(position)
         return found.captions
-
-    def _blend(self) -> float:
-        rewarded = self.recipe.is_self_critical(self.position.epoch)
-        return self.recipe.self_critical.blend if rewarded else self.config.blend
 
     def _compute_loss(
         self, inputs: Tensor, batch: CaptionBatch, images: Sequence[int], share: Share
@@ -356,32 +339,23 @@ class _Run:
         number = position.epoch + 1
         scores: dict[str, float] | None = None
         if number % self.config.evaluate_every == 0 or number in (self.config.epochs, self.schedule.epochs):
-            self.captioning.eval()
-            scores = self.validation.score(self._backend(self.captioning), dev_source)
-            position.stale += 1
-            if scores["CIDEr"] > position.best:
-                position.best, position.best_epoch, position.stale = scores["CIDEr"], number, 0
-                position.best_scores = scores
+            self.weights.captioning.eval()
+            scores = self.validation.score(self._backend(self.weights.captioning), dev_source)
+            if position.take(scores, epoch=number):
                 self._save_best(number, scores)
-        loss = position.loss_sum / position.tokens
-        entry = {
-            "epoch": number,
-            "step": position.step,
-            "loss": loss,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "captions_per_second": position.captions / max(position.seconds, 1e-9),
-            "seconds": position.seconds + time.monotonic() - started,
-            "dev": scores,
-        }
+        entry = EpochLog(
+            epoch=number,
+            step=position.step,
+            loss=position.loss_sum / position.tokens,
+            learning_rate=self.optimizer.param_groups[0]["lr"],
+            captions_per_second=position.captions / max(position.seconds, 1e-9),
+            seconds=position.seconds + time.monotonic() - started,
+            dev=scores,
+        )
         history.add(entry)
         history.plot(self.folder.path / "plot.png")
-        shown = "" if scores is None else f", dev CIDEr {scores['CIDEr']:.3f}, Bleu_4 {scores['Bleu_4']:.3f}"
-        self.watcher.note(
-            f"epoch {number}: loss {loss:.3f}{shown}, {entry['captions_per_second']:.0f} captions/s, "
-            f"{entry['seconds']:.0f} s"
-        )
-        position.epoch, position.batch = number, 0
-        position.loss_sum, position.tokens, position.captions, position.seconds = 0.0, 0, 0, 0.0
+        self.watcher.note(entry.describe())
+        position.end_epoch()
 
     def _backend(self, model: CaptionModel) -> TorchBackend:
         return TorchBackend(
@@ -399,8 +373,8 @@ class _Run:
         record = {"epoch": epoch, **self.validation.describe(), **scores}
         bundle = make_bundle(
             self.recipe,
-            self.captioning,
-            self._encoder_of(self.captioning),
+            self.weights.captioning,
+            self._encoder_of(self.weights.captioning),
             self.vocabulary,
             split_fingerprint=self.data.given.fingerprint(),
             scores={"dev": record},
@@ -409,9 +383,6 @@ class _Run:
         if self.processes.is_first:
             self.folder.save_best(bundle, epoch)
 
-    def _modules(self) -> dict[str, nn.Module]:
-        return {"model": self.model, **({} if self.average is None else self.average.modules())}
-
     def _save(self) -> None:
         self._read_losses()  # a step that went wrong must not get into the checkpoint
         states = self.processes.gather(read_random_state())
@@ -419,20 +390,13 @@ class _Run:
         if self.processes.is_first:
             values = self.position.to_dict()
             save_checkpoint(
-                self.folder.checkpoint, self._modules(), self.optimizer, values, random_states=states
+                self.folder.checkpoint, self.weights.modules(), self.optimizer, values, random_states=states
             )
 
     def _restore(self) -> None:
         tensors, values = read_checkpoint(self.folder.checkpoint)
         self.position = Position.from_dict(values)
-        has_average = any(name.startswith("average.") for name in tensors)
-        if self.average is not None and any(name.startswith("anchor.") for name in tensors):
-            self.average.set_anchor()
-        # The epochs so far may have had no average; rewarded ones that are added may.
-        modules = self._modules() if has_average else {"model": self.model}
-        restore(tensors, modules, self.optimizer, rank=self.processes.rank)
-        if self.average is not None and not has_average:
-            self.average.begin(self.model)
+        self.weights.restore(tensors, self.optimizer, rank=self.processes.rank)
         # For the log, should no batch of the epoch be left to set it.
         step = max(0, self.position.step - 1)
         set_learning_rate(self.optimizer, self.schedule.learning_rate_factor(step))
