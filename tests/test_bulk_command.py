@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -171,6 +172,9 @@ def test_what_lies_below_a_folder_of_images_is_told(
         in said
     )
     assert "is complete: 2 rows" in said
+    command[-1] = str(tmp_path / "told")
+    assert main([*command, "--workers", "1", "--kind", "images"]) == 0
+    assert "Passed over" not in capsys.readouterr().err  # as it was said
     command[1] = str(folder / "more")
     command[-1] = str(tmp_path / "other")
     for path in (folder / "more").glob("*.tar*"):
@@ -199,3 +203,27 @@ def test_another_model_is_refused_with_the_name_of_the_first(
     said = capsys.readouterr().err
     assert re.search(r"was made with model = [0-9a-f]{12}\.\.\., and now [0-9a-f]{12}\.\.\.", said)
     assert f"The model of then was called {exported_model}." in said
+    written = json.loads((tmp_path / "out" / "run.json").read_text())
+    del written["called"]  # where nobody wrote it down
+    (tmp_path / "out" / "run.json").write_text(json.dumps(written))
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "Use the same input, model and options" in said
+    assert "was called" not in said
+
+
+def test_rows_that_nobody_lists_are_not_kept(
+    photographs: list[Path], exported_model: str, tmp_path: Path
+) -> None:
+    """Only of the file that the shard is known by: others may be of another model."""
+    folder = write_folder(tmp_path / "in", {**draw_pictures(photographs, 2), "000.jpg": b"no image"})
+    command = ["bulk", str(folder), "--model", exported_model, "--format", "jsonl", "--workers", "1"]
+    rows = tmp_path / "out" / "captions" / "000000.jsonl"
+    command += ["--output", str(tmp_path / "out")]
+    assert main(command) == 1
+    lines = [json.loads(line) for line in rows.read_text().splitlines()]
+    lines[0] = {**lines[1], "image": lines[0]["image"]}
+    rows.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert main([*command, "--retry-failed"]) == 1
+    found = list(read_results(tmp_path / "out"))
+    assert [bool(record.error) for record in found] == [True, False]

@@ -225,20 +225,27 @@ def test_a_model_is_not_judged_in_silence_on_what_it_has_seen(
     words = [command, str(run), "--data", data, "--split", "test"]
     if command != "calibrate":
         words += ["--output", str(tmp_path / "out")]
-    told = "seen: of 5 images in test 2 were learnt and 1 chose its best epoch, as its run's splits.json says"
+    told = (
+        "seen: the names of 3 of 5 images stand in splits.json of its run (train 2, dev 1): it has seen them"
+    )
     main(words)
-    assert "seen: of" not in capsys.readouterr().err
+    assert "seen: the" not in capsys.readouterr().err
     written = json.loads((run / "splits.json").read_text())
     one, two, three, *written["splits"]["test"] = written["splits"]["test"]
     written["splits"]["train"] += [one, two]
     written["splits"]["dev"] += [three]
     (run / "splits.json").write_text(json.dumps(written))
     main(words)
-    assert f"{told}. It seems better than it is; --splits seen/splits.json" in capsys.readouterr().err
+    assert told in capsys.readouterr().err
     if command == "report":
         assert html.escape(told) in (tmp_path / "out" / "report.html").read_text()
     if command == "evaluate":
         assert json.loads((tmp_path / "out").read_text())["notes"][-1].startswith(told)
+        main([*words, "--max-images", "3"])
+        assert "3 of 3 images stand in" in capsys.readouterr().err
+        (run / "splits.json").write_text("{")
+        assert main(words) == 0
+        assert "seen: what it was trained on is not known: The splits file" in capsys.readouterr().err
 
 
 def test_old_data_without_splits_are_refused_with_what_to_do(
@@ -335,8 +342,13 @@ def test_what_judges_the_old_data_is_not_learnt_with_the_new(rehearsal: float) -
     dev, *others = old.split("dev").images
     new = replace(old, images=(replace(dev, split="train"), *old.split("test").images))
     config = tiny_recipe(training={"rehearsal": rehearsal}).training
-    with pytest.raises(DataError, match=f"1 image file in different splits .* {dev.path.name}"):
+    with pytest.raises(DataError, match=f"{dev.path.name} .train in the new, dev in the old.*must not judge"):
         add_rehearsed(new, old, config)
+    other = replace(new, images=(replace(old.split("train").images[0], split="test"), *others))
+    with pytest.raises(DataError, match=r"1 image file in other .* .test in the new, train in the old."):
+        add_rehearsed(other, old, config)
+    both_judge = replace(old, images=(replace(dev, split="test"), *others, *old.split("train").images))
+    assert add_rehearsed(both_judge, old, replace(config, rehearsal=0.0)).given is both_judge
     loose = replace(old, images=(replace(dev, split=None), *others, *old.split("train").images))
     assert add_rehearsed(new, loose, config).given is new  # it judges nothing
 
@@ -354,7 +366,7 @@ def test_old_data_are_split_as_the_run_did(tmp_path: Path, capsys: pytest.Captur
     data = words[3]
     other = draw_dataset(tmp_path / "other", train=3, seed=1).images[0].path.parent.parent
     assert main([*words, "--old-data", str(other)]) == 2
-    assert f"--old-data {other} is not what" in capsys.readouterr().err
+    assert f"--old-data {other} is not what the splits of" in capsys.readouterr().err
     # A run that kept three of its 16 training pictures for the test.
     run = tmp_path / "run-before"
     shutil.copytree(trained_run(include_encoder=True), run)
@@ -364,7 +376,7 @@ def test_old_data_are_split_as_the_run_did(tmp_path: Path, capsys: pytest.Captur
     (run / "splits.json").write_text(json.dumps(written))
     words[words.index("--from") + 1] = str(run)
     assert main([*words, "--old-data", data]) == 2  # --data would learn what is to judge
-    assert "3 image files in different splits" in capsys.readouterr().err
+    assert "--old-data: 3 image files in other splits than in the new data: " in capsys.readouterr().err
     words[3] = str(other)
     assert main([*words, "--old-data", data]) == 0
     assert f" captions of {3 + 13} images," in capsys.readouterr().err

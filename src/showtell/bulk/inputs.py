@@ -70,9 +70,9 @@ class Inputs:
         """
         known: set[str] = set()  # schemes
         kinds: set[str] = set()
-        others: Counter[str] = Counter() if passed_over is None else passed_over
         for word in self._words():
             nothing = True
+            others: Counter[str] = Counter()
             kind = self._kind_of(word)
             kinds.add(kind)
             for piece in self._pieces(word, kind, others):
@@ -83,6 +83,8 @@ class Inputs:
             if nothing:
                 below = f" {describe_others(others)}" if others else ""
                 raise InputError(f"{one_line(word)}: there are no images here.{below}")
+            if passed_over is not None:
+                passed_over.update(others)
         if "parquet" not in kinds and (self.columns.image or self.columns.key):
             raise UsageError("--image-column and --key-column are of Parquet files, and the input has none.")
 
@@ -96,7 +98,8 @@ class Inputs:
         if kind == "list":
             yield from _listed(word)
         elif kind == "images":
-            yield from _pictures(word, others)
+            # Whoever says --kind images knows of the others.
+            yield from _pictures(word, others if self.kind == "auto" else Counter())
         elif kind == "webdataset":
             yield from (Part(kind, _absolute(file)) for file in _files(word, _TARS))
         else:
@@ -203,10 +206,12 @@ def _files(word: str, suffixes: tuple[str, ...]) -> list[str]:
 
 
 def _pictures(word: str, others: Counter[str]) -> Iterator[Picture]:
-    def pass_over(place: str) -> None:
-        others.update(_CALLED[kind] for kind, ends in _PACKED.items() if place.lower().endswith(ends))
-
     pattern = _is_pattern(word)
+
+    def pass_over(place: str) -> None:
+        if not pattern:  # a pattern says itself what it means
+            others.update(_CALLED[kind] for kind, ends in _PACKED.items() if place.lower().endswith(ends))
+
     if is_remote(word):
         if not pattern and not is_folder(word):
             places: Iterable[str] = [word] if exists(word) else []

@@ -55,6 +55,7 @@ class Shard:
     start: int  # the position of its first image in the whole job, for the search; a batch begins there
     pictures: tuple[Picture, ...] = ()
     part: Part | None = None
+    earlier: str = ""  # the SHA-256 of its file of rows, where it is done again; not in the plan
 
     @property
     def count(self) -> int | None:

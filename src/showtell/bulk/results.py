@@ -22,7 +22,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,18 +61,26 @@ class Finished:
     failures: tuple[dict[str, Any], ...]  # the first records with an error
 
 
-def commit_shard(store: Store, number: int, records: list[Record], form: str) -> Finished:
+def commit_shard(
+    store: Store, number: int, records: list[Record], form: str, *, earlier: str = ""
+) -> Finished:
     """Writes the rows of a shard, then the entry that makes them count.
 
-    Where it was done before, and an image that had captions cannot be read any more, its earlier row stays.
+    Args:
+        store: the folder of results.
+        number: of the shard.
+        records: its rows.
+        form: of the file.
+        earlier: the SHA-256 of the file that the shard has; an image that had captions there, and cannot be read any
+            more, keeps them.
 
     Raises:
         OSError: they cannot be written.
     """
     file = f"{ROWS}/{number:06d}.{form}"
-    if any(record.failure for record in records):
-        earlier = _read_captioned(store, file, form)
-        records = [earlier.get(record.image, record) if record.failure else record for record in records]
+    if earlier and any(record.failure for record in records):
+        kept = _read_captioned(store, file, form, earlier)
+        records = [kept.get(record.image, record) if record.failure else record for record in records]
     data = write_rows(records, form)
     failed = [record for record in records if record.failure]
     digest = hashlib.sha256(data).hexdigest()
@@ -82,10 +90,12 @@ def commit_shard(store: Store, number: int, records: list[Record], form: str) ->
     return Finished(entry, tuple(record.to_dict() for record in failed[:SHOWN]))
 
 
-def _read_captioned(store: Store, file: str, form: str) -> dict[str, Record]:
-    """Returns the rows without an error that a file has, by image; none where it is not there, or torn."""
-    with contextlib.suppress(FileNotFoundError, DataError):
-        return {record.image: record for record in read_rows(store.read(file), form) if not record.failure}
+def _read_captioned(store: Store, file: str, form: str, sha256: str) -> dict[str, Record]:
+    """Returns the rows without an error that a file has, by image; none where it is gone, or another one."""
+    with contextlib.suppress(FileNotFoundError):
+        data = store.read(file)
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return {record.image: record for record in read_rows(data, form) if not record.failure}
     return {}
 
 
@@ -121,7 +131,7 @@ class Results:
         before = {key: value for key, value in run.items() if key not in _FOUND}
         if differences := describe_differences(before, wanted):
             called = ""
-            if before.get("model") != wanted.get("model"):
+            if before.get("model") != wanted.get("model") and run.get("called"):
                 called = f" The model of then was called {' + '.join(run['called'])}."
             raise JournalError(
                 f"{self.store} was made with {differences}.{called} Use the same input, model and options as before, "
@@ -191,8 +201,10 @@ class Results:
             file.seek(0)
             for shard in read_plan(file):
                 entry = self.entries.get(shard.number)
-                if entry is None or (retry_failed and entry.failed):
+                if entry is None:
                     yield shard
+                elif retry_failed and entry.failed:
+                    yield replace(shard, earlier=entry.sha256)
 
     def add(self, entry: Entry) -> None:
         """Takes note of a shard that a worker has finished.

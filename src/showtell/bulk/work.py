@@ -107,7 +107,7 @@ def caption_shard(captioner: Captioner, shard: Shard, job: Job, store: Store) ->
             if time.monotonic() - said >= _OFTEN:
                 said = time.monotonic()
                 yield len(records)
-    yield commit_shard(store, shard.number, records, job.form)
+    yield commit_shard(store, shard.number, records, job.form, earlier=shard.earlier)
 
 
 def _reason(item: Item, picture: CaptionedPicture) -> str:

@@ -68,9 +68,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         require_packages("train", "Drawing the reliability diagram", "matplotlib")
     folder = find_model(locate_model(arguments.model))
-    dataset = read_split_data(arguments)
-    images = dataset.split(arguments.split).images[: arguments.max_images]
-    for note in find_learnt([arguments.model], dataset, arguments.split):
+    images = read_split_data(arguments).split(arguments.split).images[: arguments.max_images]
+    for note in find_learnt([arguments.model], images, arguments.split):
         log(note)
     captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings)

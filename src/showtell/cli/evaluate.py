@@ -52,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         require_writable(arguments.output.resolve().parent)
     dataset, corpus_idf = read_scoring_data(arguments)
+    images = dataset.split(arguments.split).images[: arguments.max_images]
+    seen = find_learnt(arguments.model, images, arguments.split)
     captioner = load_captioner(arguments.model, arguments)
     copies = find_copies(arguments, dataset)
     with show_progress("captions", "images") as progress:
@@ -66,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
             copies=copies,
             progress=progress,
         )
-    report = add_notes(report, find_learnt(arguments.model, dataset, arguments.split))
+    report = add_notes(report, seen)
     describe(report)
     if arguments.output is not None:
         write_json(arguments.output, report.to_dict())

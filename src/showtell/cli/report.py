@@ -77,6 +77,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_folder(arguments.output)
     folders = name_models(arguments.model)
     dataset, corpus_idf = read_scoring_data(arguments)
+    images = dataset.split(arguments.split).images[: arguments.max_images]
+    seen = {label: find_learnt([folder], images, arguments.split) for label, folder in folders.items()}
     captioners = {label: load_captioner(folder, arguments) for label, folder in folders.items()}
     refuse_twins({label: captioner.digest for label, captioner in captioners.items()})
     copies = find_copies(arguments, dataset)
@@ -99,23 +101,13 @@ def run(arguments: argparse.Namespace) -> int:
             options=list_options(arguments),
             progress=progress,
         )
-    report = replace(
-        report,
-        models=tuple(
-            replace(
-                one,
-                evaluation=add_notes(
-                    one.evaluation, find_learnt([folders[one.label]], dataset, arguments.split)
-                ),
-            )
-            for one in report.models
-        ),
-    )
-    for judged in report.models:
-        log(f"{judged.label}:")
-        describe(judged.evaluation)
-    for one in report.left_out:
-        log(f"left out: {one_line(one.id)}: {one_line(one.reason)}")
+    judged = (replace(one, evaluation=add_notes(one.evaluation, seen[one.label])) for one in report.models)
+    report = replace(report, models=tuple(judged))
+    for one in report.models:
+        log(f"{one.label}:")
+        describe(one.evaluation)
+    for image in report.left_out:
+        log(f"left out: {one_line(image.id)}: {one_line(image.reason)}")
     print(write_report(report, arguments.output))
     return 1 if report.left_out else 0
 

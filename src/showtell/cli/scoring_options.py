@@ -15,13 +15,14 @@ from showtell.cli.engine_options import add_engine_options
 from showtell.cli.output import log
 from showtell.cli.progress import show_progress
 from showtell.cli.score import RESAMPLES, add_metric_options
-from showtell.errors import MissingExtraError
+from showtell.errors import MissingExtraError, SplitError
 
 if TYPE_CHECKING:
-    from showtell.data.records import Dataset
+    from showtell.data.records import CaptionedImage, Dataset
     from showtell.evaluation import EvaluationReport
     from showtell.metrics import CorpusIdf
 
+SPLITS_FILE = "splits.json"  # of a run
 LISTED = 5  # images that are in training, too, that are named
 
 
@@ -66,22 +67,26 @@ def find_copies(arguments: argparse.Namespace, dataset: Dataset) -> dict[str, tu
         return None
 
 
-def find_learnt(models: Sequence[str | Path], dataset: Dataset, split: str) -> tuple[str, ...]:
-    """Returns a note on each model in a run folder that has seen, as the run says, what is to judge it."""
+def find_learnt(
+    models: Sequence[str | Path], images: Sequence[CaptionedImage], split: str
+) -> tuple[str, ...]:
+    """Returns a note on each model that has seen, as the run says in which it lies, what is to judge it."""
     from showtell.data.splits import describe_learnt, load_splits
     from showtell.library import locate_model
     from showtell.portable import find_model
 
     notes = []
     for model in models:
-        bundle = find_model(locate_model(model))
-        splits = bundle.parent.parent / "splits.json"
-        if bundle.parent.name == "bundles" and splits.is_file():
-            name = splits.parent.name
-            if told := describe_learnt(load_splits(splits), dataset, split):
-                notes.append(
-                    f"{name}: {told}. It seems better than it is; --splits {name}/{splits.name} judges it fairly."
-                )
+        bundle = find_model(locate_model(model)).resolve()
+        run = bundle.parent.parent
+        if bundle.parent.name != "bundles" or not (run / SPLITS_FILE).is_file():
+            continue
+        try:
+            told = describe_learnt(load_splits(run / SPLITS_FILE), [image.id for image in images], split)
+        except SplitError as error:
+            told = f"what it was trained on is not known: {error}"
+        if told:
+            notes.append(f"{run.name}: {told}")
     return tuple(notes)
 
 

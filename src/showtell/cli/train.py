@@ -157,8 +157,8 @@ def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
             dataset = apply_splits(dataset, load_splits(splits).splits, unlisted="drop")
         except SplitError as error:
             raise SplitError(
-                f"--old-data {arguments.old_data} is not what {arguments.start} was trained on: {error} Give its data; "
-                "or name the bundle in it with --from, and the data's own splits hold."
+                f"--old-data {arguments.old_data} is not what the splits of {arguments.start} are of: {error} Give "
+                "these data; or name the bundle in it with --from, and the data's own splits hold."
             ) from None
     try:
         dataset.split("dev")  # what is missing is said now, and not after the training

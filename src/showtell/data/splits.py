@@ -271,25 +271,27 @@ def load_splits(path: Path) -> SavedSplits:
     return SavedSplits({split: tuple(ids) for split, ids in splits.items()}, fingerprint, seed)
 
 
-def describe_learnt(saved: SavedSplits, dataset: Dataset, split: str) -> str:
-    """Returns why a model cannot be judged on a split as on pictures that it has not seen; "" where it can.
+def describe_learnt(saved: SavedSplits, images: Collection[str], split: str) -> str:
+    """Returns why a model may not be judged on images as on such that it has not seen; "" where nothing is known.
 
     Args:
         saved: of the run that the model comes from.
-        dataset: whose images are told by their ids.
-        split: of it; of "train" nobody expects that the model has not seen it.
+        images: ids of the images; those of other data may be the same by chance.
+        split: that they are from; of "train" nobody expects that the model has not seen it.
     """
     if split == "train":
         return ""
-    judging = {image.id for image in dataset.split(split).images}
-    learnt = len(judging.intersection(saved.splits.get("train", ())))
-    chose = len(judging.intersection(saved.splits.get("dev", ()))) if split == "test" else 0
-    parts = [
-        f"{learnt:,} were learnt" if learnt else "",
-        f"{chose:,} chose its best epoch" if chose else "",
-    ]
-    told = " and ".join(part for part in parts if part)
-    return told and f"of {count(len(judging), 'image')} in {split} {told}, as its run's splits.json says"
+    learnt = len(set(images).intersection(saved.splits.get("train", ())))
+    chose = len(set(images).intersection(saved.splits.get("dev", ()))) if split == "test" else 0
+    parts = [f"train {learnt:,}" if learnt else "", f"dev {chose:,}" if chose else ""]
+    told = ", ".join(part for part in parts if part)
+    if not told:
+        return ""
+    return (
+        f"the names of {learnt + chose:,} of {count(len(images), 'image')} stand in splits.json of its run ({told}): "
+        "it has seen them, if they are the same pictures, and seems better than it is. --splits with that file judges "
+        "it on others"
+    )
 
 
 def _rank(seed: int, id: str) -> bytes:

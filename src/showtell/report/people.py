@@ -34,8 +34,10 @@ class People:
 
 
 def shows_mistakes(references: Sequence[str]) -> bool:
-    """Returns whether the rules can find something in what people wrote: without the caption that is judged, so many
-    must be left as have to agree."""
+    """Returns whether all rules can find something in what people wrote.
+
+    Without the caption that is judged, so many must be left as have to agree by most rules.
+    """
     return len(references) > AGREEING
 
 

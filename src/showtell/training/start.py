@@ -10,8 +10,9 @@ then it is neither as likely as the likeliest words nor unlike them all.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor
 from showtell.bundle import Bundle, find_bundle, load_bundle
 from showtell.config import FROM, EncoderConfig, TrainingConfig
 from showtell.data import Dataset, draw_images, join_datasets
+from showtell.data.readers.gathering import listing
 from showtell.decoders import check_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
-from showtell.errors import ConfigError, TrainingError
+from showtell.errors import ConfigError, DataError, TrainingError, count
 from showtell.images import Preprocessing
 from showtell.recipes import Recipe
 from showtell.text import FIRST_WORD, Vocabulary
@@ -189,7 +191,7 @@ def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingCo
     Raises:
         ConfigError: there are no old data to rehearse.
         SplitError: the old data have no images in train.
-        DataError: an image file is in different splits of both: what was learnt would judge what was forgotten.
+        DataError: an image file is in train of the one and in dev or test of the other.
     """
     given = {"data": dataset.fingerprint()}
     if old_data is None:
@@ -199,8 +201,7 @@ def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingCo
             f"training.rehearsal = {config.rehearsal:g} learns pictures again that the captioner was trained on. Name "
             "these data with --old-data DATA, or set training.rehearsal = 0 (the recipe fine-tune needs none)."
         )
-    judging = tuple(image for image in old_data.images if image.split)  # or learnt; others are neither
-    join_datasets([dataset, replace(old_data, images=judging)])  # all of them, for the check
+    _check_apart(dataset, old_data)
     new = len(dataset.split("train").images)
     if not config.rehearsal:
         return RunData(dataset, dataset, new, given)
@@ -208,6 +209,22 @@ def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingCo
     count = count_rehearsed(config, new) * max(1, config.epochs)
     joined = join_datasets([dataset, draw_images(old, count, seed=config.seed)])
     return RunData(dataset, joined, new, {**given, "old data": old.fingerprint()})
+
+
+def _check_apart(dataset: Dataset, old_data: Dataset) -> None:
+    """Raises DataError where what is learnt with the one data set judges the other."""
+    splits = {os.path.abspath(image.path): image.split for image in dataset.images}  # noqa: PTH100  # reads no disk
+    both = [
+        f"{image.path.name} ({split} in the new, {image.split} in the old)"
+        for image in old_data.images
+        if image.split and (split := splits.get(os.path.abspath(image.path)))  # noqa: PTH100
+        if "train" in (split, image.split) and split != image.split
+    ]
+    if both:
+        raise DataError(
+            f"--old-data: {count(len(both), 'image file')} in other splits than in the new data: {listing(both)}. What "
+            "is learnt must not judge: give both the same splits."
+        )
 
 
 def check_needs_no_start(recipe: Recipe) -> None:
