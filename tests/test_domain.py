@@ -264,6 +264,13 @@ def test_old_data_without_splits_are_refused_with_what_to_do(
     assert "as in a column `split`" in said
 
 
+def test_a_name_is_nothing_to_start_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = command(tmp_path / "run")
+    words[words.index("--from") + 1] = "compact"
+    assert main(words) == 2
+    assert "argument --from: 'compact' names an exported captioner" in capsys.readouterr().err
+
+
 # Rehearsal
 
 

@@ -38,7 +38,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--from",
         metavar="MODEL",
-        type=existing,
+        type=_trainable,
         dest="start",
         help="begin with the weights of this bundle or run instead of random ones; its words stay, and new ones of the "
         "captions are added",
@@ -138,6 +138,18 @@ def run(arguments: argparse.Namespace) -> int:
             status = 1
     print_json(result.scores)
     return status
+
+
+def _trainable(word: str) -> Path:
+    """An argument type: a bundle or a run that is there; models by name are none."""
+    from showtell.library import is_name
+
+    if is_name(word):
+        raise argparse.ArgumentTypeError(
+            f"{word!r} names an exported captioner, which cannot be trained. Give a bundle or a run; the bundle of "
+            "compact is models/compact in the project's source"
+        )
+    return existing(word)
 
 
 def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
