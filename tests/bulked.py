@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tarfile
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
@@ -85,6 +87,16 @@ def run(
                 given_up[shard.number] = str(error)
         results.finish()
     return results, given_up
+
+
+def workers_of(pid: int, kind: str) -> list[psutil.Process]:
+    """The processes below one in which Ray has a worker of this class."""
+    found = []
+    for child in psutil.Process(pid).children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if any(kind in word for word in child.cmdline()):
+                found.append(child)
+    return found
 
 
 def rows(output: str | Path) -> dict[str, Record]:

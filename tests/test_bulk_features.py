@@ -19,6 +19,7 @@ import pytest
 import safetensors.torch
 from PIL import Image
 
+from bulked import workers_of
 from showtell.bulk.features import EncodeJob, EncodeWorker
 from showtell.cli.main import main
 from showtell.config import EncoderConfig
@@ -251,17 +252,6 @@ def test_features_on_ray_are_those_of_one_process(plain: Path, folder: Path, tmp
     same_features(tmp_path / "cache", plain)
 
 
-def workers_of(process: subprocess.Popen[str]) -> tuple[list[psutil.Process], list[psutil.Process]]:
-    """All processes below one, and those of them that encode."""
-    family = psutil.Process(process.pid).children(recursive=True)
-    workers = []
-    for child in family:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if any("EncodeWorker" in word for word in child.cmdline()):
-                workers.append(child)
-    return family, workers
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", ["worker", "driver"])
 def test_a_kill_loses_and_doubles_nothing(victim: str, photographs: list[Path], tmp_path: Path) -> None:
@@ -274,11 +264,12 @@ def test_a_kill_loses_and_doubles_nothing(victim: str, photographs: list[Path], 
         lines.append(f"{number:03d}.jpg,a picture,train")
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
     with begun(folder, tmp_path / "cache") as process:
-        family, workers = workers_of(process)
-        while len(workers) < 2:  # the first may have finished batches before the second was there
+        while (
+            len(workers := workers_of(process.pid, "EncodeWorker")) < 2
+        ):  # the first may begin before the second
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
-            family, workers = workers_of(process)
+        family = psutil.Process(process.pid).children(recursive=True)
         if victim == "driver":
             process.kill()
         else:

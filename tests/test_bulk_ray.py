@@ -21,6 +21,7 @@ import pytest
 from benchmarks.nodes import UNPROTECTED, head, node, wait_for_processors
 from PIL import Image
 
+from bulked import workers_of
 from showtell.bulk.results import read_results
 from showtell.cli.main import main
 from showtell.outputs import Record
@@ -181,14 +182,6 @@ def begun(
             process.kill()
 
 
-def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    found = []
-    for child in process.children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            found += [child] if any("CaptionWorker" in word for word in child.cmdline()) else []
-    return found
-
-
 def same_rows(first: Path, second: Path) -> None:
     assert rows(first) == rows(second)
     listed = [json.loads((output / "manifest.json").read_text()) for output in (first, second)]
@@ -203,7 +196,7 @@ def test_a_killed_worker_loses_nothing(
 ) -> None:
     when = random.Random(seed).randint(1, 6)
     with begun(folder, tmp_path / "out", exported_model, finished=when) as process:
-        workers = workers_of(psutil.Process(process.pid))
+        workers = workers_of(process.pid, "CaptionWorker")
         assert workers
         random.Random(seed).choice(workers).kill()
         _, said = process.communicate(timeout=PATIENCE)
@@ -302,14 +295,14 @@ def test_two_nodes_share_the_work_and_one_may_be_lost(
             stopped: list[psutil.Process] = []
             finished: list[Path] = []
             while not finished:
-                if not stopped and (stopped := workers_of(first)):
+                if not stopped and (stopped := workers_of(first.pid, "CaptionWorker")):
                     stopped[0].suspend()  # so that whatever is finished first, the second node has done
                 finished = list((output / "done").glob("*.json"))
                 assert driver.poll() is None
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-            assert len(stopped) == len(workers_of(second)) == 1
-            workers_of(second)[0].suspend()  # with what it has been given
+            assert len(stopped) == len(workers_of(second.pid, "CaptionWorker")) == 1
+            workers_of(second.pid, "CaptionWorker")[0].suspend()  # with what it has been given
             assert len(list((output / "done").iterdir())) < 13
             stopped[0].resume()
             for one in [*second.children(recursive=True), second]:
