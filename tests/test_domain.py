@@ -245,7 +245,10 @@ def test_a_model_is_not_judged_in_silence_on_what_it_has_seen(
         assert "3 of 3 images stand in" in capsys.readouterr().err
         (run / "splits.json").write_text("{")
         assert main(words) == 0
-        assert "seen: what it was trained on is not known: The splits file" in capsys.readouterr().err
+        assert (
+            "seen: what it was trained on is not known: The splits file seen/splits.json"
+            in capsys.readouterr().err
+        )
 
 
 def test_old_data_without_splits_are_refused_with_what_to_do(

@@ -84,7 +84,8 @@ def find_learnt(
         try:
             told = describe_learnt(load_splits(run / SPLITS_FILE), [image.id for image in images], split)
         except SplitError as error:
-            told = f"what it was trained on is not known: {error}"
+            reason = str(error).replace(str(run), run.name)  # where it lies is nobody's business in a report
+            told = f"what it was trained on is not known: {reason}"
         if told:
             notes.append(f"{run.name}: {told}")
     return tuple(notes)

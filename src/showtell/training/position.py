@@ -30,7 +30,7 @@ class Position:
     processes: int = 1  # that shared the last step
 
     def take(self, scores: Mapping[str, float], *, epoch: int) -> bool:
-        """Takes note of the scores on dev after an epoch; returns whether no CIDEr was higher so far."""
+        """Takes note of the scores on dev after an epoch; returns whether their CIDEr is the highest so far."""
         self.stale += 1
         if not scores["CIDEr"] > self.best:
             return False
