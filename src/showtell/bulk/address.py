@@ -12,7 +12,7 @@ _PATIENCE = 5.0  # seconds that a cluster may take to answer
 
 
 def check_address(address: str) -> None:
-    """Returns where Ray may answer.
+    """Does nothing where Ray may answer.
 
     Args:
         address: HOST:PORT, or "auto" for a cluster on this machine.

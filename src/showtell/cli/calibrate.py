@@ -68,8 +68,9 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.plot is not None:
         require_packages("train", "Drawing the reliability diagram", "matplotlib")
     folder = find_model(locate_model(arguments.model))
-    images = read_split_data(arguments).split(arguments.split).images[: arguments.max_images]
-    for note in find_learnt([arguments.model], images, arguments.split):
+    dataset = read_split_data(arguments)
+    images = dataset.split(arguments.split).images[: arguments.max_images]
+    for note in find_learnt(arguments, dataset, [arguments.model]):
         log(note)
     captioner = load_captioner(arguments.model, arguments)
     settings = read_decoding_settings(arguments, captioner.settings)

@@ -52,8 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.output is not None:
         require_writable(arguments.output.resolve().parent)
     dataset, corpus_idf = read_scoring_data(arguments)
-    images = dataset.split(arguments.split).images[: arguments.max_images]
-    seen = find_learnt(arguments.model, images, arguments.split)
+    seen = find_learnt(arguments, dataset, arguments.model)
     captioner = load_captioner(arguments.model, arguments)
     copies = find_copies(arguments, dataset)
     with show_progress("captions", "images") as progress:

@@ -77,8 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_folder(arguments.output)
     folders = name_models(arguments.model)
     dataset, corpus_idf = read_scoring_data(arguments)
-    images = dataset.split(arguments.split).images[: arguments.max_images]
-    seen = {label: find_learnt([folder], images, arguments.split) for label, folder in folders.items()}
+    seen = {label: find_learnt(arguments, dataset, [folder]) for label, folder in folders.items()}
     captioners = {label: load_captioner(folder, arguments) for label, folder in folders.items()}
     refuse_twins({label: captioner.digest for label, captioner in captioners.items()})
     copies = find_copies(arguments, dataset)

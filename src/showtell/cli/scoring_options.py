@@ -18,11 +18,10 @@ from showtell.cli.score import RESAMPLES, add_metric_options
 from showtell.errors import MissingExtraError, SplitError
 
 if TYPE_CHECKING:
-    from showtell.data.records import CaptionedImage, Dataset
+    from showtell.data.records import Dataset
     from showtell.evaluation import EvaluationReport
     from showtell.metrics import CorpusIdf
 
-SPLITS_FILE = "splits.json"  # of a run
 LISTED = 5  # images that are in training, too, that are named
 
 
@@ -68,13 +67,15 @@ def find_copies(arguments: argparse.Namespace, dataset: Dataset) -> dict[str, tu
 
 
 def find_learnt(
-    models: Sequence[str | Path], images: Sequence[CaptionedImage], split: str
+    arguments: argparse.Namespace, dataset: Dataset, models: Sequence[str | Path]
 ) -> tuple[str, ...]:
     """Returns a note on each model that has seen, as the run says in which it lies, what is to judge it."""
-    from showtell.data.splits import describe_learnt, load_splits
+    from showtell.data.splits import SPLITS_FILE, describe_learnt, load_splits
     from showtell.library import locate_model
     from showtell.portable import find_model
 
+    split = arguments.split
+    images = [image.id for image in dataset.split(split).images[: arguments.max_images]]
     notes = []
     for model in models:
         bundle = find_model(locate_model(model)).resolve()
@@ -82,7 +83,7 @@ def find_learnt(
         if bundle.parent.name != "bundles" or not (run / SPLITS_FILE).is_file():
             continue
         try:
-            told = describe_learnt(load_splits(run / SPLITS_FILE), [image.id for image in images], split)
+            told = describe_learnt(load_splits(run / SPLITS_FILE), images, split)
         except SplitError as error:
             reason = str(error).replace(str(run), run.name)  # where it lies is nobody's business in a report
             told = f"what it was trained on is not known: {reason}"

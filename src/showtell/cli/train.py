@@ -155,6 +155,7 @@ def _trainable(word: str) -> Path:
 def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
     """Returns the data that the captioner of --from comes from, split as it was for its training."""
     from showtell.data import apply_splits, load_splits, read_dataset
+    from showtell.data.splits import SPLITS_FILE
 
     if arguments.old_data is None:
         return None
@@ -163,7 +164,7 @@ def _read_old_data(arguments: argparse.Namespace) -> Dataset | None:
             "--old-data is what the captioner of --from MODEL was trained on. Give --from, or leave it out."
         )
     dataset = read_dataset(arguments.old_data)
-    splits = arguments.start / "splits.json"
+    splits = arguments.start / SPLITS_FILE
     if splits.is_file():
         try:
             dataset = apply_splits(dataset, load_splits(splits).splits, unlisted="drop")

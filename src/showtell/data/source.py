@@ -8,14 +8,14 @@ from __future__ import annotations
 import mmap
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from showtell.data.readers import coco, flickr, folder, karpathy, table
 from showtell.data.readers.gathering import Gathering, listing, near_siblings, read_json
 from showtell.data.readers.options import ReadOptions
-from showtell.data.records import Dataset
+from showtell.data.records import CaptionedImage, Dataset
 from showtell.errors import DataError, UsageError, count, did_you_mean
 
 
@@ -142,15 +142,24 @@ def join_datasets(datasets: Sequence[Dataset]) -> Dataset:
     )
 
 
-def _check_shared_files(datasets: Sequence[Dataset], names: Sequence[str]) -> None:
-    splits: dict[str, tuple[str | None, str]] = {}  # file -> split and data set
-    straddling = []
-    for dataset, name in zip(datasets, names):
+def find_straddling(
+    datasets: Sequence[Dataset],
+) -> Iterator[tuple[CaptionedImage, int, CaptionedImage, int]]:
+    """Yields image files that are in different splits: an image, the number of its set, and the file's first ones."""
+    first: dict[str, tuple[CaptionedImage, int]] = {}  # file -> its first image, and the set that has it
+    for number, dataset in enumerate(datasets):
         for image in dataset.images:
             file = os.path.abspath(image.path)  # noqa: PTH100 - Path.resolve would read the disk each time
-            split, owner = splits.setdefault(file, (image.split, name))
-            if split != image.split:
-                straddling.append(f"{image.path.name} ({split} in {owner}, {image.split} in {name})")
+            known, owner = first.setdefault(file, (image, number))
+            if known.split != image.split:
+                yield image, number, known, owner
+
+
+def _check_shared_files(datasets: Sequence[Dataset], names: Sequence[str]) -> None:
+    straddling = [
+        f"{image.path.name} ({known.split} in {names[owner]}, {image.split} in {names[number]})"
+        for image, number, known, owner in find_straddling(datasets)
+    ]
     if straddling:
         raise DataError(
             f"{count(len(straddling), 'image file')} in different splits of these data sets: "

@@ -20,6 +20,7 @@ from showtell.files import write_json
 UNSPLIT_CHOICES = ("error", "split", "train", "dev", "test", "drop")
 DEFAULT_FRACTIONS: Mapping[str, float] = {"dev": 0.1, "test": 0.1}
 FORMAT_VERSION = 1
+SPLITS_FILE = "splits.json"  # what it is called in the folder of a run
 
 
 @dataclass(frozen=True)

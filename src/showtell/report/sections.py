@@ -150,9 +150,7 @@ def show_mistakes(report: Report, cards: Cards) -> Markup:
     shared = report.beside_people()
     labels = [model.label for model in report.models]
     header = ["Rule", *labels, "people"]
-    beside: list[
-        dict[str, int]
-    ] = []  # each model on the images where people are judged, if these are not all
+    beside: list[dict[str, int]] = []  # models where people are judged, if that is not everywhere
     if 0 < len(shared) < images:
         beside = [model.count_mistakes(shared) for model in report.models]
         where = describe_shared(shared)

@@ -24,7 +24,7 @@ from typing import Any
 
 from showtell.bundle import Bundle, save_bundle
 from showtell.data.records import Dataset
-from showtell.data.splits import save_splits
+from showtell.data.splits import SPLITS_FILE, save_splits
 from showtell.errors import ConfigError, TrainingError, UsageError
 from showtell.files import expand_home, lock_folder, remove_partial_files, write_json
 from showtell.recipes import SECTIONS, Recipe
@@ -32,7 +32,6 @@ from showtell.training.checkpoint import read_values
 from showtell.training.history import LOG
 
 LOCK = ".train.lock"  # not a feature cache's, which may be in the same folder
-SPLITS = "splits.json"
 # Changing these does not change what the epochs so far were.
 MAY_CHANGE = {"epochs", "patience", "checkpoint_seconds", "evaluate_every", "device"}
 MAY_CHANGE_FINE_TUNING = {"recompute"}
@@ -112,7 +111,7 @@ class RunFolder:
                 )
             remove_partial_files(self.path)
         write_json(self._record, record)
-        save_splits(dataset, self.path / SPLITS, seed=split_seed)
+        save_splits(dataset, self.path / SPLITS_FILE, seed=split_seed)
         return resume and self.checkpoint.is_file()
 
     def close(self) -> None:
@@ -147,7 +146,7 @@ class RunFolder:
         """
         if self.checkpoint.exists():
             return False
-        others = {entry.name for entry in self.path.iterdir()} - {LOCK, self._record.name, SPLITS}
+        others = {entry.name for entry in self.path.iterdir()} - {LOCK, self._record.name, SPLITS_FILE}
         log = self.path / LOG
         if others <= {LOG} and not (log.exists() and log.stat().st_size):
             return True

@@ -10,7 +10,6 @@ then it is neither as likely as the likeliest words nor unlike them all.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from showtell.bundle import Bundle, find_bundle, load_bundle
 from showtell.config import FROM, EncoderConfig, TrainingConfig
 from showtell.data import Dataset, draw_images, join_datasets
 from showtell.data.readers.gathering import listing
+from showtell.data.source import find_straddling
 from showtell.decoders import check_decoder
 from showtell.encoders import Encoder, WeightsSource, build_encoder, restore_encoder
 from showtell.errors import ConfigError, DataError, TrainingError, count
@@ -206,19 +206,17 @@ def add_rehearsed(dataset: Dataset, old_data: Dataset | None, config: TrainingCo
     if not config.rehearsal:
         return RunData(dataset, dataset, new, given)
     old = old_data.split("train")
-    count = count_rehearsed(config, new) * max(1, config.epochs)
-    joined = join_datasets([dataset, draw_images(old, count, seed=config.seed)])
+    rehearsed = draw_images(old, count_rehearsed(config, new) * max(1, config.epochs), seed=config.seed)
+    joined = join_datasets([dataset, rehearsed])
     return RunData(dataset, joined, new, {**given, "old data": old.fingerprint()})
 
 
 def _check_apart(dataset: Dataset, old_data: Dataset) -> None:
     """Raises DataError where what is learnt with the one data set judges the other."""
-    splits = {os.path.abspath(image.path): image.split for image in dataset.images}  # noqa: PTH100  # reads no disk
     both = [
-        f"{image.path.name} ({split} in the new, {image.split} in the old)"
-        for image in old_data.images
-        if image.split and (split := splits.get(os.path.abspath(image.path)))  # noqa: PTH100
-        if "train" in (split, image.split) and split != image.split
+        f"{old.path.name} ({new.split} in the new, {old.split} in the old)"
+        for old, number, new, owner in find_straddling([dataset, old_data])
+        if number != owner and new.split and old.split and "train" in (new.split, old.split)
     ]
     if both:
         raise DataError(
